@@ -30,7 +30,7 @@ class ConfigError(InstarError):
     """What the user asked for is wrong; nothing was created or changed."""
 
     code = "bad-config"
-    fault = "user"
+    fault: ClassVar[Fault] = "user"
     exit_status = 2
 
 
@@ -38,7 +38,7 @@ class HostError(InstarError):
     """The host refused something (the OSError is ``__cause__``)."""
 
     code = "host-refused"
-    fault = "host"
+    fault: ClassVar[Fault] = "host"
     exit_status = 3
 
 
@@ -46,7 +46,7 @@ class GuestError(InstarError):
     """The guest broke a rule of a device; it never leaves that device."""
 
     code = "guest-broke-rule"
-    fault = "guest"
+    fault: ClassVar[Fault] = "guest"
 
 
 class GuestMemoryError(GuestError):
@@ -70,7 +70,7 @@ class CommandError(InstarError):
     """A monitor command was refused; nothing changed. Becomes the QMP error reply."""
 
     code = "command-refused"
-    fault = "user"
+    fault: ClassVar[Fault] = "user"
     qmp_class: ClassVar[str] = "GenericError"
 
 

@@ -1,0 +1,201 @@
+"""The guest's physical address space: RAM for devices (checked DMA) and MMIO for the CPU.
+
+Source: own; the region listing follows QEMU's ``info mtree``.
+"""
+
+from __future__ import annotations
+
+from instar.errors import GuestMemoryError, InternalBugError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, Protocol
+
+    from typing_extensions import Buffer
+
+    from instar.memory.backend import RamBlock
+
+    class MmioDevice(Protocol):
+        """A device as the address space sees it; offsets are relative to its region."""
+
+        def mmio_read(self, offset: int, size: int, /) -> int:
+            """Return the ``size`` (1, 2, 4, 8) bytes at ``offset``, little-endian."""
+            ...
+
+        def mmio_write(self, offset: int, size: int, value: int, /) -> None:
+            """Store the low ``size`` bytes of ``value`` at ``offset``."""
+            ...
+
+
+PAGE_SHIFT: Final = 12
+NOTHING: Final = -1  # what mmio_read and mmio_write return where nothing answers
+
+
+class MmioRegion:
+    """One device's window."""
+
+    __slots__ = ("base", "device", "name", "size")
+
+    def __init__(self, base: int, size: int, device: MmioDevice, name: str) -> None:
+        self.base = base
+        self.size = size
+        self.device = device
+        self.name = name
+
+
+class RamRegion:
+    """Where a RAM block is seen by the guest, with views for aligned accesses of each width."""
+
+    __slots__ = ("base", "block", "end", "u16", "u32", "u64", "view")
+
+    def __init__(self, base: int, block: RamBlock) -> None:
+        self.base = base
+        self.end = base + block.size
+        self.block = block
+        self.view = block.view
+        self.u16 = block.view.cast("H")
+        self.u32 = block.view.cast("I")
+        self.u64 = block.view.cast("Q")
+
+
+class GuestMemory:
+    """What a device may do to guest RAM: every access is checked, nothing is touched on a fault.
+
+    All methods raise GuestMemoryError if any byte lies outside RAM (or, for ``u16`` and the like, if the
+    address is not aligned to the access); nothing was read or written then.
+    """
+
+    __slots__ = ("_on_write", "_regions")
+
+    def __init__(self) -> None:
+        self._regions: list[RamRegion] = []
+        self._on_write: Callable[[int, int], object] | None = None
+
+    def on_write(self, callback: Callable[[int, int], object]) -> None:
+        """Call ``callback(gpa, length)`` after each device write: the CPU drops decoded code there."""
+        self._on_write = callback
+
+    def add(self, base: int, block: RamBlock) -> None:
+        """Show ``block`` at guest physical address ``base``."""
+        self._regions.append(RamRegion(base, block))
+
+    def _region(self, gpa: int, length: int) -> RamRegion:
+        for region in self._regions:
+            if region.base <= gpa and gpa + length <= region.end and length >= 0:
+                return region
+        raise GuestMemoryError(gpa, length)
+
+    def view(self, gpa: int, length: int) -> memoryview:
+        """Return guest memory without a copy; after writing through it, call :meth:`written`."""
+        region = self._region(gpa, length)
+        start = gpa - region.base
+        return region.view[start : start + length]
+
+    def read(self, gpa: int, length: int) -> bytes:
+        """Return a copy of ``length`` bytes at ``gpa``."""
+        return bytes(self.view(gpa, length))
+
+    def write(self, gpa: int, data: Buffer) -> None:
+        """Store ``data`` at ``gpa``."""
+        with memoryview(data).cast("B") as raw:
+            length = len(raw)
+            self.view(gpa, length)[:] = raw
+        self.written(gpa, length)
+
+    def written(self, gpa: int, length: int) -> None:
+        """Tell the CPU that a device changed these bytes."""
+        if self._on_write is not None and length:
+            self._on_write(gpa, length)
+
+    def _index(self, gpa: int, width: int) -> tuple[RamRegion, int]:
+        region = self._region(gpa, width)
+        if gpa % width:
+            raise GuestMemoryError(gpa, width, f"not aligned to {width} bytes")
+        return region, (gpa - region.base) // width
+
+    def u16(self, gpa: int) -> int:
+        """Load 2 bytes at once."""
+        region, index = self._index(gpa, 2)
+        return region.u16[index]
+
+    def u32(self, gpa: int) -> int:
+        """Load 4 bytes at once."""
+        region, index = self._index(gpa, 4)
+        return region.u32[index]
+
+    def u64(self, gpa: int) -> int:
+        """Load 8 bytes at once."""
+        region, index = self._index(gpa, 8)
+        return region.u64[index]
+
+    def put_u16(self, gpa: int, value: int) -> None:
+        """Store 2 bytes at once."""
+        region, index = self._index(gpa, 2)
+        region.u16[index] = value
+        self.written(gpa, 2)
+
+    def put_u32(self, gpa: int, value: int) -> None:
+        """Store 4 bytes at once."""
+        region, index = self._index(gpa, 4)
+        region.u32[index] = value
+        self.written(gpa, 4)
+
+    def put_u64(self, gpa: int, value: int) -> None:
+        """Store 8 bytes at once."""
+        region, index = self._index(gpa, 8)
+        region.u64[index] = value
+        self.written(gpa, 8)
+
+
+class AddressSpace:
+    """RAM and devices by guest physical address."""
+
+    __slots__ = ("_pages", "memory", "mmio", "ram")
+
+    def __init__(self) -> None:
+        self.memory = GuestMemory()
+        self.ram: list[tuple[int, RamBlock]] = []
+        self.mmio: list[MmioRegion] = []
+        self._pages: dict[int, MmioRegion] = {}  # every device here owns whole pages
+
+    def add_ram(self, base: int, block: RamBlock) -> None:
+        """Show ``block`` at ``base`` (page aligned)."""
+        self.ram.append((base, block))
+        self.memory.add(base, block)
+
+    def add_mmio(self, base: int, size: int, device: MmioDevice, name: str) -> None:
+        """Give ``device`` the whole pages that hold ``size`` bytes from ``base``.
+
+        Raises:
+            InternalBugError: another device has one of the pages, or ``base`` is not page aligned.
+        """
+        if base & ((1 << PAGE_SHIFT) - 1):
+            raise InternalBugError(f"{name}: MMIO base {base:#x} is not page aligned")
+        region = MmioRegion(base, size, device, name)
+        for page in range(base >> PAGE_SHIFT, (base + size - 1 >> PAGE_SHIFT) + 1):
+            other = self._pages.setdefault(page, region)
+            if other is not region:
+                raise InternalBugError(f"{name}: MMIO at {base:#x} overlaps {other.name}")
+        self.mmio.append(region)
+
+    def mmio_read(self, gpa: int, size: int) -> int:
+        """Load from a device; NOTHING (-1) where none answers."""
+        region = self._pages.get(gpa >> PAGE_SHIFT)
+        if region is None:
+            return NOTHING
+        offset = gpa - region.base
+        if offset + size > region.size:
+            return NOTHING
+        return region.device.mmio_read(offset, size)
+
+    def mmio_write(self, gpa: int, size: int, value: int) -> int:
+        """Store to a device; 0, or NOTHING (-1) where none answers."""
+        region = self._pages.get(gpa >> PAGE_SHIFT)
+        if region is None:
+            return NOTHING
+        offset = gpa - region.base
+        if offset + size > region.size:
+            return NOTHING
+        region.device.mmio_write(offset, size, value)
+        return 0
