@@ -1,0 +1,50 @@
+"""The core's state as the machine's update sees it: one object for each hart and one for what they share."""
+
+from __future__ import annotations
+
+from instar.cpu.rv64.state import CoreState, HartState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from instar.cpu.rv64 import Core
+
+
+class HartBox:
+    """One hart of a core, to be saved and loaded as named fields."""
+
+    __slots__ = ("_core", "_hart", "state_id")
+    state_class = HartState
+
+    def __init__(self, core: Core, hart: int) -> None:
+        self._core = core
+        self._hart = hart
+        self.state_id = f"cpu/{hart}"
+
+    def save_state(self) -> HartState:
+        """Return a copy of the hart's architectural state; the hart must be parked."""
+        return HartState(**self._core.save_hart(self._hart))
+
+    def load_state(self, state: HartState) -> None:
+        """Set the hart's architectural state; its caches start empty."""
+        self._core.load_hart(
+            self._hart, {name: getattr(state, name) for name in HartState.__slots__}
+        )
+
+
+class CoreBox:
+    """What the harts share: instruction count, turn, virtual time."""
+
+    __slots__ = ("_core",)
+    state_id = "cpu"
+    state_class = CoreState
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def save_state(self) -> CoreState:
+        """Return a copy; the harts must be parked."""
+        return CoreState(**self._core.save_shared())
+
+    def load_state(self, state: CoreState) -> None:
+        """Take over; load this before the harts."""
+        self._core.load_shared({name: getattr(state, name) for name in CoreState.__slots__})

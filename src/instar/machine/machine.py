@@ -1,0 +1,275 @@
+"""The machine: run states, the order of stopping and starting, reset and shutdown.
+
+Everything here runs in the main thread except ``request_*`` and ``on_bug``, which devices and the core call in the
+vCPU thread; those only make the harts park and leave the rest to the main loop.
+"""
+
+from __future__ import annotations
+
+from instar import log
+from instar.cpr.state import State, StateInvalidError, state, text, u
+from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal, Protocol
+
+    from instar.events import EventBus
+    from instar.loop import Loop
+    from instar.machine.bus import Lock
+    from instar.machine.runstate import RunState
+    from instar.machine.vcpus import VcpuThread
+
+    class Stateful(Protocol):
+        """Something whose state crosses an update."""
+
+        @property
+        def state_id(self) -> str:
+            """Unique name in the machine."""
+            ...
+
+        @property
+        def state_class(self) -> type[State]:
+            """What save_state returns and load_state takes."""
+            ...
+
+        def save_state(self) -> State:
+            """Return live state or a copy; the source does not change."""
+            ...
+
+        def load_state(self, state: State, /) -> None:
+            """Take over ``state``."""
+            ...
+
+    class Board(Protocol):
+        """What the machine needs of its board."""
+
+        def reset(self) -> None:
+            """Bring devices, RAM and harts to the state after power-on; the harts are parked, the lock is held."""
+            ...
+
+    class Drainable(Protocol):
+        """A back end with requests in flight."""
+
+        def drain(self) -> object:
+            """Return when nothing is in flight any more."""
+            ...
+
+    ResetAction = Literal["reset", "shutdown"]
+    ShutdownAction = Literal["poweroff", "pause"]
+
+
+@state("machine", version=1)
+class MachineState(State):
+    """What the machine was doing when it was saved."""
+
+    runstate: str = text(
+        "QEMU's RunState name at the moment of saving, before the save stopped it.", max=32
+    )
+    pending: str = text(
+        "What the guest asked for and did not get yet: reset, shutdown; or internal-error.", max=32
+    )
+    pending_status: int = u(8, "With a pending shutdown: the exit status.")
+
+    def check(self) -> None:
+        """Refuse a run state or a wish that does not exist."""
+        if self.runstate and self.runstate not in TRANSITIONS:
+            raise StateInvalidError(f"machine.runstate: {self.runstate!r} is not a run state")
+        if self.pending not in ("", "reset", "shutdown", "internal-error"):
+            raise StateInvalidError(f"machine.pending: {self.pending!r} is not a wish of a guest")
+
+
+class Machine:
+    """A virtual machine: its harts, its board and what it is doing.
+
+    Attributes:
+        name: ``-name``, may be empty.
+        uuid: ``-uuid``, canonical text.
+        stateful: Everything that crosses an update, in the order of loading.
+        exit_status: What the process should end with once the loop has quit.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts are named, and assembled in one place
+        self,
+        *,
+        name: str,
+        uuid: str,
+        loop: Loop,
+        lock: Lock,
+        events: EventBus,
+        vcpus: VcpuThread,
+        board: Board,
+        drainables: Sequence[Drainable],
+        on_reset: ResetAction,
+        on_shutdown: ShutdownAction,
+    ) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.loop = loop
+        self.lock = lock
+        self.events = events
+        self.vcpus = vcpus
+        self.board = board
+        self.stateful: list[Stateful] = []
+        self.exit_status = 0
+        self._drainables = drainables
+        self._on_reset: ResetAction = on_reset
+        self._on_shutdown: ShutdownAction = on_shutdown
+        self._states = RunStateMachine()
+        self.state = MachineState()
+        self._ending = False
+
+    state_id = "machine"
+    state_class = MachineState
+
+    @property
+    def runstate(self) -> RunState:
+        """What the machine is doing."""
+        return self._states.current
+
+    @property
+    def running(self) -> bool:
+        """Whether the harts run."""
+        return self._states.current == "running"
+
+    def set_runstate(self, new: RunState) -> None:
+        """Go to ``new`` without starting or stopping anything: for a machine whose harts are parked."""
+        self._states.set(new)
+
+    def start(self) -> None:
+        """Let the harts run and tell so (RESUME); running already is fine."""
+        if self.running:
+            return
+        self._states.set("running")
+        self._run_harts()
+        self.events.emit(
+            "RESUME"
+        )  # after, since telling takes time that the guest would stand still
+
+    def _run_harts(self) -> None:
+        if self.state.pending:
+            self.loop.call_soon(self._serve_request)
+            return
+        self.vcpus.core.clock_start()
+        self.vcpus.resume()
+
+    def stop(self, new: RunState = "paused") -> None:
+        """Park the harts, finish the I/O in flight, stop virtual time and tell so (STOP).
+
+        A machine that does not run only changes its run state.
+        """
+        was_running = self.running
+        self._quiesce()
+        self._states.set(new)
+        if was_running:
+            self.events.emit("STOP")
+
+    def _quiesce(self) -> None:
+        self.vcpus.pause()
+        self.vcpus.core.clock_stop()
+        for backend in self._drainables:
+            backend.drain()
+
+    @property
+    def needs_reset(self) -> bool:
+        """Whether the machine has to be reset before it may run."""
+        return self.runstate in NEEDS_RESET
+
+    def reset(self, reason: str = "host-qmp-system-reset", *, guest: bool = False) -> None:
+        """Bring the machine to the state after power-on; it goes on running if it ran.
+
+        With ``-no-reboot`` this is a shutdown.
+        """
+        if self._on_reset == "shutdown":
+            self.shutdown(reason, guest=guest)
+            return
+        was_running = self.running
+        self._quiesce()
+        with self.lock:
+            self.board.reset()
+        self.state.pending = ""
+        self.events.emit("RESET", {"guest": guest, "reason": reason})
+        if was_running:
+            self._run_harts()
+        elif self.needs_reset:
+            self._states.set("paused")
+
+    def powerdown(self) -> None:
+        """Press the power button: the guest may act on it (POWERDOWN)."""
+        self.events.emit("POWERDOWN")
+
+    def quit(self, reason: str = "host-qmp-quit") -> None:
+        """End the machine and the loop, whatever ``-no-shutdown`` says."""
+        self._end({"guest": False, "reason": reason})
+
+    def shutdown(
+        self, reason: str = "guest-shutdown", *, guest: bool = True, status: int = 0
+    ) -> None:
+        """Power off: end the process, or with ``-no-shutdown`` stop in run state ``shutdown``."""
+        if self._on_shutdown == "pause":
+            self.events.emit("SHUTDOWN", {"guest": guest, "reason": reason})
+            self.stop("shutdown")
+            return
+        self.exit_status = status
+        self._end({"guest": guest, "reason": reason})
+
+    def _end(self, data: dict[str, object]) -> None:
+        if self._ending:
+            return
+        self._ending = True
+        self._quiesce()
+        self.events.emit("SHUTDOWN", data)
+        self.loop.call_soon(self.loop.quit)  # after the event has been written to its monitors
+
+    # From the vCPU thread: park at the next boundary, so that the guest executes nothing it should not, and go on in
+    # the main loop. A wish that finds the machine stopped by somebody else is kept (it is state) until it runs again.
+
+    def request_reset(self) -> None:
+        """Reset at the guest's wish."""
+        self._request("reset", 0)
+
+    def request_shutdown(self, status: int = 0) -> None:
+        """Power off at the guest's wish; ``status`` is what the guest said (0: fine)."""
+        self._request("shutdown", status)
+
+    def on_bug(self, error: BaseException) -> None:
+        """Stop in run state ``internal-error``: our own code failed while it served the guest."""
+        log.bug("a device failed while it served the guest; the machine is stopped", error)
+        self._request("internal-error", 0)
+
+    def on_break(self) -> None:
+        """Stop in run state ``paused``: the harts parked themselves at an instruction-count break."""
+        self.loop.call_threadsafe(lambda: self.stop() if self.running else None)
+
+    def _request(self, kind: str, status: int) -> None:
+        self.state.pending = kind
+        self.state.pending_status = status & 0xFF
+        self.vcpus.stop_soon()
+        self.loop.call_threadsafe(self._serve_request)
+
+    def _serve_request(self) -> None:
+        kind = self.state.pending
+        if not kind or not self.running:
+            return
+        self.state.pending = ""
+        if kind == "reset":
+            self.reset("guest-reset", guest=True)
+        elif kind == "shutdown":
+            self.shutdown("guest-shutdown", status=self.state.pending_status)
+        else:
+            self.stop("internal-error")
+
+    # Stateful
+
+    def note_runstate(self) -> None:
+        """Remember, for an update, what the machine does now, before the update stops it."""
+        self.state.runstate = self.runstate
+
+    def save_state(self) -> MachineState:
+        """Return what :meth:`note_runstate` saw and what the guest still waits for."""
+        return self.state
+
+    def load_state(self, state: MachineState) -> None:
+        """Take over; whoever loads decides by ``state.runstate`` whether to start."""
+        self.state = state

@@ -1,0 +1,123 @@
+"""The vCPU thread: it interprets all harts, sleeps when they all wait, and parks when told to.
+
+The thread holds neither the GIL nor the machine lock while it interprets. :meth:`VcpuThread.pause` is the only place
+that waits for it; never call it with the machine lock held, since a device access may be waiting for that lock.
+"""
+
+from __future__ import annotations
+
+import _thread
+from time import monotonic_ns
+
+from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from instar.cpu.rv64 import Core
+
+_NO_LIMIT: Final = 1 << 62  # instructions; the core comes back when kicked, idle or at a break
+_NEVER: Final = -1
+
+
+class VcpuThread:
+    """Run a core in a thread of its own, between :meth:`resume` and :meth:`pause`.
+
+    Args:
+        core: The harts.
+        icount: The core's clock counts instructions.
+        icount_sleep: With such a clock: sleep for real while all harts wait (True), or jump to the next timer (False).
+        on_break: Called in the vCPU thread when the break count was reached; the thread parks itself.
+    """
+
+    __slots__ = (
+        "_go", "_icount", "_ident", "_on_break", "_parked", "_running", "_sleep", "_stop", "_wake", "core", "thread_id",
+    )  # fmt: skip
+
+    def __init__(
+        self, core: Core, *, icount: bool, icount_sleep: bool, on_break: Callable[[], object]
+    ) -> None:
+        self.core = core
+        self._icount = icount
+        self._sleep = icount_sleep
+        self._on_break = on_break
+        # Locks serve as binary semaphores: they need no descriptor and their time-outs are precise.
+        self._go = _thread.allocate_lock()
+        self._parked = _thread.allocate_lock()
+        self._wake = _thread.allocate_lock()
+        for semaphore in (self._go, self._parked, self._wake):
+            semaphore.acquire()
+        self._ident = 0
+        self._running = False
+        self._stop = True
+        self.thread_id = 0  # the host's id of the thread, 0 before the first resume
+
+    def resume(self) -> None:
+        """Let the harts run; already running is fine."""
+        if self._running:
+            return
+        self._running = True
+        self._stop = False
+        if not self._ident:
+            self._ident = _thread.start_new_thread(self._main, ())
+        self._go.release()
+
+    def pause(self) -> None:
+        """Park the thread at an instruction boundary and return when it is parked."""
+        if not self._running:
+            return
+        self.stop_soon()
+        self._parked.acquire()
+        self._running = False
+
+    def stop_soon(self) -> None:
+        """Make the thread park at the next instruction boundary, without waiting; from any thread."""
+        self._stop = True
+        self.core.kick()
+        self.wake()
+
+    def set_irq(self, hart: int, bit: int, level: bool) -> None:  # noqa: FBT001 - the shape of a wire
+        """Drive one external interrupt line of a hart and wake the thread if it sleeps; from any thread."""
+        self.core.set_irq(hart, bit, level)
+        if level and _thread.get_ident() != self._ident:
+            self.wake()
+
+    def wake(self) -> None:
+        """End the thread's sleep, or its next one."""
+        try:
+            self._wake.release()
+        except RuntimeError:  # it was released already: one wake-up is enough
+            return
+
+    def _main(self) -> None:
+        self.thread_id = _thread.get_native_id()
+        while True:
+            self._go.acquire()
+            while not self._stop:
+                self._turn()
+            self._parked.release()
+
+    def _turn(self) -> None:
+        reason = self.core.run(_NO_LIMIT)
+        if reason == EXIT_IDLE:
+            self._idle()
+        elif reason == EXIT_BREAK:
+            self._stop = True
+            self._on_break()
+
+    def _idle(self) -> None:
+        """Wait until the first timer, a wake-up, or for ever."""
+        deadline = self.core.deadline_ns()
+        if deadline == _NEVER:
+            self._wake.acquire()
+            return
+        if self._icount and not self._sleep:
+            self.core.warp_to(deadline)
+            return
+        now = self.core.now_ns()
+        start = monotonic_ns()
+        self._wake.acquire(timeout=max(0, deadline - now) / 1e9)
+        if self._icount:
+            self.core.warp_to(min(deadline, now + monotonic_ns() - start))
