@@ -1,0 +1,286 @@
+"""What a command line means: the tree that :func:`instar.cli.options.parse` returns.
+
+Everything is resolved: defaults filled in, references checked, short forms expanded. Fields are
+plain; ``""`` is "not given" for texts. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar, Literal
+
+    BackendKind = Literal["memfd", "ram", "file"]
+    RngKind = Literal["builtin", "random"]
+    BlockKind = Literal["drive", "blockdev"]
+    ChardevKind = Literal["null", "stdio", "socket", "file"]
+    MonitorMode = Literal["readline", "control"]
+    RtcBase = Literal["utc", "localtime", "fixed"]
+    RtcClock = Literal["host", "vm"]
+
+BOARDS = ("virt",)
+MAX_CPUS = 8
+VIRTIO_SLOTS = 8
+DEFAULT_MEMORY = 128 << 20  # bytes
+SLOT_BUS = "virtio-mmio-bus."  # + slot number: the name of a slot in bus=
+
+
+class Record:
+    """A plain value: equal to another of its class when all fields are equal."""
+
+    __slots__: tuple[str, ...] = ()
+    uncompared: ClassVar[frozenset[str]] = frozenset()
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in self.__slots__
+            if name not in self.uncompared
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+
+class MachineConfig(Record):
+    """``-machine``: the board and where its RAM comes from."""
+
+    __slots__ = ("aux_ram_share", "memory_backend", "type")
+
+    def __init__(
+        self, *, type: str = "virt", memory_backend: str = "", aux_ram_share: bool = False
+    ) -> None:
+        self.type = type
+        self.memory_backend = memory_backend  # id of a MemoryBackendConfig; "" is plain -m RAM
+        self.aux_ram_share = aux_ram_share
+
+
+class CpuConfig(Record):
+    """``-cpu``: the model and its switches."""
+
+    __slots__ = ("flush_everything", "model", "sstc")
+
+    def __init__(
+        self, *, model: str = "rv64", sstc: bool = True, flush_everything: bool = False
+    ) -> None:
+        self.model = model
+        self.sstc = sstc
+        self.flush_everything = flush_everything  # never reuse a cached translation or decode
+
+
+class SmpConfig(Record):
+    """``-smp``: harts and how they are grouped; ``sockets * cores * threads == maxcpus``."""
+
+    __slots__ = ("cores", "cpus", "maxcpus", "sockets", "threads")
+
+    def __init__(
+        self, *, cpus: int = 1, maxcpus: int = 1, sockets: int = 1, cores: int = 1, threads: int = 1
+    ) -> None:
+        self.cpus = cpus
+        self.maxcpus = maxcpus
+        self.sockets = sockets
+        self.cores = cores
+        self.threads = threads
+
+
+class MemoryBackendConfig(Record):
+    """``-object memory-backend-memfd|ram|file``."""
+
+    __slots__ = ("id", "kind", "mem_path", "prealloc", "share", "size")
+
+    def __init__(
+        self,
+        *,
+        kind: BackendKind,
+        id: str,
+        size: int,
+        share: bool,
+        prealloc: bool = False,
+        mem_path: str = "",
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.size = size
+        self.share = share
+        self.prealloc = prealloc
+        self.mem_path = mem_path  # of kind file only
+
+
+class RngConfig(Record):
+    """``-object rng-builtin|rng-random``."""
+
+    __slots__ = ("filename", "id", "kind")
+
+    def __init__(self, *, kind: RngKind, id: str, filename: str = "") -> None:
+        self.kind = kind
+        self.id = id
+        self.filename = filename  # of kind random only
+
+
+class BlockConfig(Record):
+    """``-drive`` or ``-blockdev``: one raw image file."""
+
+    __slots__ = ("discard", "filename", "id", "kind", "read_only")
+
+    def __init__(
+        self,
+        *,
+        kind: BlockKind,
+        id: str,
+        filename: str,
+        read_only: bool = False,
+        discard: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.filename = filename
+        self.read_only = read_only
+        self.discard = discard  # pass the guest's discards on to the file
+
+
+class VirtioBlkConfig(Record):
+    """``-device virtio-blk-device``."""
+
+    __slots__ = ("drive", "id", "serial", "slot")
+    driver: ClassVar[str] = "virtio-blk-device"
+
+    def __init__(self, *, slot: int, drive: str, id: str = "", serial: str = "") -> None:
+        self.slot = slot  # 0 to 7
+        self.drive = drive  # id of a BlockConfig
+        self.id = id
+        self.serial = serial  # at most 20 bytes of ASCII
+
+
+class VirtioRngConfig(Record):
+    """``-device virtio-rng-device``."""
+
+    __slots__ = ("id", "rng", "slot")
+    driver: ClassVar[str] = "virtio-rng-device"
+
+    def __init__(self, *, slot: int, rng: str = "", id: str = "") -> None:
+        self.slot = slot
+        self.rng = rng  # id of an RngConfig; "" is the built-in source
+        self.id = id
+
+
+if TYPE_CHECKING:
+    DeviceConfig = VirtioBlkConfig | VirtioRngConfig
+
+
+class ChardevConfig(Record):
+    """``-chardev``, or what ``-serial``, ``-monitor`` and ``-qmp`` make of their short forms."""
+
+    __slots__ = ("append", "id", "kind", "mux", "path", "server", "signal", "wait")
+
+    def __init__(  # noqa: PLR0913 - one argument a field
+        self,
+        *,
+        kind: ChardevKind,
+        id: str,
+        path: str = "",
+        server: bool = False,
+        wait: bool = False,
+        append: bool = False,
+        signal: bool = False,
+        mux: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.path = path  # socket and file
+        self.server = server  # socket: listen
+        self.wait = wait  # socket, listening: do not start before somebody connected
+        self.append = append  # file: keep what is in it
+        self.signal = signal  # stdio: Ctrl-C interrupts the monitor, not the guest
+        self.mux = mux  # several front ends share it, Ctrl-A c switches
+
+
+class MonitorConfig(Record):
+    """``-mon``, or what ``-monitor`` and ``-qmp`` stand for."""
+
+    __slots__ = ("chardev", "id", "mode", "pretty")
+
+    def __init__(
+        self, *, chardev: str, mode: MonitorMode = "readline", pretty: bool = False, id: str = ""
+    ) -> None:
+        self.chardev = chardev  # id of a ChardevConfig
+        self.mode = mode  # readline is HMP, control is QMP
+        self.pretty = pretty  # QMP: indented replies
+        self.id = id
+
+
+class IcountConfig(Record):
+    """``-icount``: one instruction is ``2**shift`` ns of virtual time."""
+
+    __slots__ = ("shift", "sleep")
+
+    def __init__(self, *, shift: int, sleep: bool = True) -> None:
+        self.shift = shift  # 0 to 10
+        self.sleep = sleep  # idle time passes in real time; False: it is skipped
+
+
+class RtcConfig(Record):
+    """``-rtc``: the date that the guest's clock shows."""
+
+    __slots__ = ("base", "clock", "start")
+
+    def __init__(
+        self, *, base: RtcBase = "utc", start: int = 0, clock: RtcClock = "host"
+    ) -> None:
+        self.base = base
+        self.start = start  # of base "fixed": seconds since the epoch at the machine's start
+        self.clock = clock  # vm: stands still while the VM is stopped
+
+
+class Config(Record):
+    """Everything the user asked for. Made by ``parse``; attributes are set, not passed."""
+
+    __slots__ = (
+        "accel", "append", "blocks", "chardevs", "cpu", "devices", "icount", "incoming", "initrd",
+        "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "no_reboot",
+        "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
+        "start_paused", "uuid", "warnings",
+    )  # fmt: skip
+    uncompared = frozenset({"warnings"})
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.process_name = ""  # at most 15 bytes
+        self.uuid = ""  # lower case with dashes
+        self.machine = MachineConfig()
+        self.accel = "interpreter"
+        self.cpu = CpuConfig()
+        self.smp = SmpConfig()
+        self.memory_size = DEFAULT_MEMORY
+        self.memory_backends: list[MemoryBackendConfig] = []
+        self.rngs: list[RngConfig] = []
+        self.kernel = ""
+        self.initrd = ""
+        self.append = ""
+        self.blocks: list[BlockConfig] = []
+        self.devices: list[DeviceConfig] = []  # slots are all different
+        self.chardevs: list[ChardevConfig] = []  # implicit ones have QEMU's names, serial0 ...
+        self.serial = ""  # chardev id; "" is a UART that nobody listens to
+        self.monitors: list[MonitorConfig] = []
+        self.incoming = ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:"
+        self.start_paused = False  # -S
+        self.pidfile = ""
+        self.icount: IcountConfig | None = None
+        self.rtc = RtcConfig()
+        self.seed: int | None = None  # 64 bits
+        self.no_reboot = False
+        self.no_shutdown = False
+        self.warnings: list[str] = []  # one sentence each; not part of the meaning
+
+
+class Request(Record):
+    """The command line asks for a text, not for a machine: print it, exit with status 0."""
+
+    __slots__ = ("topic",)
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic  # "help", "version", or the option whose choices are to be listed
