@@ -1,0 +1,302 @@
+"""What the monitors need of the machine, of migration and of the program, as protocols.
+
+Commands hold no logic: they check arguments, call one of these, and return what it says. All calls are made in the main
+thread. Anything here may raise ``InstarError`` or ``CprError``; the text becomes the client's error reply.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from instar.chardev.base import Chardev
+    from instar.events import EventBus
+    from instar.loop import Loop
+
+
+class MemoryBackendInfo(Protocol):
+    """One RAM block as ``query-memdev`` shows it."""
+
+    @property
+    def id(self) -> str:
+        """Unique name."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def share(self) -> bool:
+        """Whether the bytes are shared with whoever has the descriptor."""
+        ...
+
+    @property
+    def prealloc(self) -> bool:
+        """Whether all pages were touched at start."""
+        ...
+
+
+class CpuInfo(Protocol):
+    """One hart."""
+
+    @property
+    def index(self) -> int:
+        """Number of the hart, from 0."""
+        ...
+
+    @property
+    def thread_id(self) -> int:
+        """The host's id of the thread that runs it."""
+        ...
+
+    def registers(self) -> Mapping[str, int]:
+        """Return ``pc``, ``x0`` to ``x31``, ``f0``..., CSRs and mode by name, in the order to show them."""
+        ...
+
+    def translate(self, va: int, /) -> int:
+        """Return the guest physical address of ``va`` as this hart sees it now; -1 if unmapped."""
+        ...
+
+
+class BlockInfo(Protocol):
+    """One disk as ``query-block`` shows it."""
+
+    @property
+    def id(self) -> str:
+        """Name of the drive (``-drive id=`` or the node name)."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Path of the guest device in the machine, "" if none uses it."""
+        ...
+
+    @property
+    def filename(self) -> str:
+        """The host's file."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the guest may only read."""
+        ...
+
+
+class RegionInfo(Protocol):
+    """One region of the guest's physical address space."""
+
+    @property
+    def base(self) -> int:
+        """First guest physical address."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What ``info mtree`` calls it."""
+        ...
+
+    @property
+    def is_ram(self) -> bool:
+        """RAM; otherwise a device answers."""
+        ...
+
+
+class Machine(Protocol):
+    """The virtual machine."""
+
+    name: str  # of -name, "" if none
+    uuid: str  # canonical text; all zeros if none was given
+    events: EventBus
+
+    @property
+    def runstate(self) -> str:
+        """Run state, named as in QEMU."""
+        ...
+
+    @property
+    def ram_size(self) -> int:
+        """Bytes of RAM (``-m``)."""
+        ...
+
+    @property
+    def memory_backends(self) -> Sequence[MemoryBackendInfo]:
+        """RAM blocks in the order of the command line."""
+        ...
+
+    @property
+    def cpus(self) -> Sequence[CpuInfo]:
+        """The harts by index."""
+        ...
+
+    @property
+    def block_devices(self) -> Sequence[BlockInfo]:
+        """The disks."""
+        ...
+
+    @property
+    def regions(self) -> Sequence[RegionInfo]:
+        """The address space by base address."""
+        ...
+
+    @property
+    def icount(self) -> int:
+        """Instructions executed so far under ``-icount``; -1 without it."""
+        ...
+
+    @property
+    def replay_break(self) -> int:
+        """The instruction count at which the VM will stop; -1 if none is set."""
+        ...
+
+    def set_replay_break(self, icount: int, /) -> None:
+        """Stop the VM when ``icount`` instructions were executed; -1 forgets the break.
+
+        Raises:
+            CommandError: without ``-icount``, or the count has passed already.
+        """
+        ...
+
+    def read_physical(self, gpa: int, length: int, /) -> bytes:
+        """Return guest RAM; GuestMemoryError if any byte lies outside."""
+        ...
+
+    def start(self) -> None:
+        """``cont``: let the VM run (or, while a migration comes in, note that it shall run after it)."""
+        ...
+
+    def stop(self) -> None:
+        """Pause the VM; paused already is fine."""
+        ...
+
+    def reset(self, reason: str, /) -> None:
+        """Reset the VM (``host-qmp-system-reset``)."""
+        ...
+
+    def powerdown(self) -> None:
+        """Ask the guest to power off."""
+        ...
+
+    def quit(self, reason: str, /) -> None:
+        """End the program from the main loop (``host-qmp-quit``)."""
+        ...
+
+
+class Migration(Protocol):
+    """Outgoing and incoming migration and update.
+
+    MIGRATION and MIGRATION_PASS go to ``machine.events`` only while the capability ``events`` is on: the
+    monitors pass on what they get.
+    """
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """All parameters by QMP name in QMP order, with their JSON values."""
+        ...
+
+    @property
+    def capabilities(self) -> Mapping[str, bool]:
+        """All capabilities by name in QMP order."""
+        ...
+
+    def set_parameters(self, values: Mapping[str, object], /) -> None:
+        """Set these (types were checked, ranges of the schema too); all or none.
+
+        Raises:
+            CommandError: a value is not possible now.
+        """
+        ...
+
+    def set_capabilities(self, values: Mapping[str, bool], /) -> None:
+        """Set these; all or none.
+
+        Raises:
+            CommandError: one is unknown here, or not possible now.
+        """
+        ...
+
+    def info(self) -> Mapping[str, object]:
+        """Return what ``query-migrate`` replies."""
+        ...
+
+    def migrate(
+        self,
+        *,
+        uri: str | None = None,
+        channels: Sequence[Mapping[str, object]] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Start; return when started. Channels have the JSON shape of QMP's MigrationChannel."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel; nothing to cancel is fine."""
+        ...
+
+    def continue_(self, state: str, /) -> None:
+        """Go on from ``state`` (``pre-switchover``)."""
+        ...
+
+    def incoming(
+        self,
+        *,
+        uri: str | None = None,
+        channels: Sequence[Mapping[str, object]] | None = None,
+        exit_on_error: bool = True,
+    ) -> None:
+        """Start the incoming migration that ``-incoming defer`` announced."""
+        ...
+
+
+class NamedFds(Protocol):
+    """Descriptors that clients gave (``getfd``) under a name; they cross an update."""
+
+    def add(self, name: str, fd: int, /) -> None:
+        """Keep ``fd`` (owned from now on) as ``name``; an earlier one of that name is closed."""
+        ...
+
+    def remove(self, name: str, /) -> bool:
+        """Close and forget ``name``; False if there is none."""
+        ...
+
+
+class Context(Protocol):
+    """Everything that a command may act on."""
+
+    @property
+    def machine(self) -> Machine:
+        """The virtual machine."""
+        ...
+
+    @property
+    def migration(self) -> Migration:
+        """Migration and update."""
+        ...
+
+    @property
+    def chardevs(self) -> Mapping[str, Chardev]:
+        """Character devices by id, in the order of creation."""
+        ...
+
+    @property
+    def named_fds(self) -> NamedFds:
+        """Descriptors of ``getfd`` (``instar.chardev.named.NamedFdTable`` implements it)."""
+        ...
+
+    @property
+    def loop(self) -> Loop:
+        """The main loop."""
+        ...
