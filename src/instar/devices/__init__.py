@@ -1,0 +1,1 @@
+"""What the guest sees besides its CPU: one folder per device."""

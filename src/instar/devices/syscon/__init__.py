@@ -1,0 +1,5 @@
+"""Power off and reset."""
+
+from instar.devices.syscon.device import Syscon
+
+__all__ = ["Syscon"]

@@ -1,0 +1,143 @@
+"""What the monitor tells the person who runs it: one line each, on standard error.
+
+Levels say who has to act: ``error``: what you asked for did not happen; ``warning``: odd, but it goes on; ``info``:
+a rare change (boot, update, reset); ``debug``: for us. What a guest can cause goes through :func:`guest`, which
+cannot flood. Between :func:`hold` and :func:`release` nothing is written: lines wait in a ring.
+
+Source: own; the levels follow Cloud Hypervisor's.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, Literal
+
+    Level = Literal["error", "warning", "info", "debug"]
+
+PROGRAM: Final = "instar-system"
+LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "info", "debug")
+RING: Final = 256  # lines kept while held; a pause that says more has a fault of its own
+LINE: Final = 1000  # characters; texts may quote what a guest or peer sent
+BURST: Final = 5  # lines a site may write at once
+REFILL_NS: Final = 1_000_000_000  # one more line of a site each second
+SITES: Final = 256  # sites remembered; more than the program has
+
+
+class _Site:
+    """The allowance of one call site."""
+
+    __slots__ = ("at_ns", "dropped", "tokens")
+
+    def __init__(self, at_ns: int) -> None:
+        self.at_ns = at_ns
+        self.tokens = BURST
+        self.dropped = 0
+
+    def allow(self, now_ns: int) -> bool:
+        """Take one from the allowance; count what had none."""
+        refill = (now_ns - self.at_ns) // REFILL_NS
+        if refill > 0:
+            self.tokens = min(BURST, self.tokens + refill)
+            self.at_ns += refill * REFILL_NS
+        if self.tokens == 0:
+            self.dropped += 1
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Log:
+    """A log with its ring and its limits; the program has one, tests make their own."""
+
+    __slots__ = ("_clock", "_held", "_level", "_lost", "_ring", "_sites", "_write")
+
+    def __init__(self, write: Callable[[str], object], clock: Callable[[], int]) -> None:
+        self._write = write
+        self._clock = clock
+        self._level = LEVELS.index("warning")
+        self._held = False
+        self._ring: list[str] = []
+        self._lost = 0
+        self._sites: dict[str, _Site] = {}
+
+    def set_level(self, level: Level) -> None:
+        """Write this level and the more urgent ones from now on."""
+        self._level = LEVELS.index(level)
+
+    def say(self, level: Level, text: str) -> None:
+        """Write (or, while held, keep) one line; control characters in ``text`` are made visible."""
+        if LEVELS.index(level) > self._level:
+            return
+        shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:LINE])
+        line = f"{PROGRAM}: {level}: {shown}\n"
+        if not self._held:
+            self._write(line)
+        elif len(self._ring) < RING:
+            self._ring.append(line)
+        else:
+            self._lost += 1
+
+    def guest(self, site: str, text: str) -> None:
+        """Warn of something the guest did, at most BURST lines at once and one a second per ``site``."""
+        entry = self._sites.get(site)
+        if entry is None:
+            if len(self._sites) >= SITES:
+                self._sites.clear()
+            entry = self._sites[site] = _Site(self._clock())
+        if entry.allow(self._clock()):
+            more = f" ({entry.dropped} more before it)" if entry.dropped else ""
+            entry.dropped = 0
+            self.say("warning", f"guest: {site}: {text}{more}")
+
+    def hold(self) -> None:
+        """Write nothing until :meth:`release`: the guest is paused."""
+        self._held = True
+
+    def release(self) -> None:
+        """Write what was held, and how much did not fit."""
+        self._held = False
+        ring, self._ring = self._ring, []
+        lost, self._lost = self._lost, 0
+        if ring:
+            self._write("".join(ring))
+        if lost:
+            self.say("warning", f"{lost} lines of the pause did not fit into {RING} and are lost")
+
+
+def _to_stderr(line: str) -> None:
+    try:
+        os.write(2, line.encode(errors="backslashreplace"))
+    except OSError:
+        return  # nobody listens: a closed or full standard error never stops a VM
+
+
+_log: Final = Log(_to_stderr, monotonic_ns)
+set_level = _log.set_level
+guest = _log.guest
+hold = _log.hold
+release = _log.release
+
+
+def error(text: str) -> None:
+    """Say that something asked for did not happen."""
+    _log.say("error", text)
+
+
+def warning(text: str) -> None:
+    """Say that something is odd but goes on."""
+    _log.say("warning", text)
+
+
+def info(text: str) -> None:
+    """Say that a rare change happened."""
+    _log.say("info", text)
+
+
+def debug(text: str) -> None:
+    """Say something that only developers want to know."""
+    _log.say("debug", text)
