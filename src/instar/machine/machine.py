@@ -6,58 +6,30 @@ vCPU thread; those only make the harts park and leave the rest to the main loop.
 
 from __future__ import annotations
 
+import _thread
+
 from instar import log
 from instar.cpr.state import State, StateInvalidError, state, text, u
+from instar.errors import CommandError
+from instar.events import EventBus
+from instar.machine.parts import Cpu, Region
 from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Literal, Protocol
+    from collections.abc import Callable, Sequence
+    from typing import Final, Literal
 
-    from instar.events import EventBus
     from instar.loop import Loop
-    from instar.machine.bus import Lock
+    from instar.machine.parts import Parts
     from instar.machine.runstate import RunState
-    from instar.machine.vcpus import VcpuThread
-
-    class Stateful(Protocol):
-        """Something whose state crosses an update."""
-
-        @property
-        def state_id(self) -> str:
-            """Unique name in the machine."""
-            ...
-
-        @property
-        def state_class(self) -> type[State]:
-            """What save_state returns and load_state takes."""
-            ...
-
-        def save_state(self) -> State:
-            """Return live state or a copy; the source does not change."""
-            ...
-
-        def load_state(self, state: State, /) -> None:
-            """Take over ``state``."""
-            ...
-
-    class Board(Protocol):
-        """What the machine needs of its board."""
-
-        def reset(self) -> None:
-            """Bring devices, RAM and harts to the state after power-on; the harts are parked, the lock is held."""
-            ...
-
-    class Drainable(Protocol):
-        """A back end with requests in flight."""
-
-        def drain(self) -> object:
-            """Return when nothing is in flight any more."""
-            ...
+    from instar.stateful import Stateful
 
     ResetAction = Literal["reset", "shutdown"]
     ShutdownAction = Literal["poweroff", "pause"]
+
+
+NO_BREAK: Final = -1
 
 
 @state("machine", version=1)
@@ -87,41 +59,55 @@ class Machine:
         name: ``-name``, may be empty.
         uuid: ``-uuid``, canonical text.
         stateful: Everything that crosses an update, in the order of loading.
+        autostart: Run as soon as there is something to run (no ``-S``).
         exit_status: What the process should end with once the loop has quit.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts are named, and assembled in one place
+    state_id = "machine"
+    state_class = MachineState
+
+    def __init__(
         self,
         *,
         name: str,
         uuid: str,
         loop: Loop,
-        lock: Lock,
-        events: EventBus,
-        vcpus: VcpuThread,
-        board: Board,
-        drainables: Sequence[Drainable],
         on_reset: ResetAction,
         on_shutdown: ShutdownAction,
     ) -> None:
         self.name = name
         self.uuid = uuid
         self.loop = loop
-        self.lock = lock
-        self.events = events
-        self.vcpus = vcpus
-        self.board = board
-        self.stateful: list[Stateful] = []
+        self.lock = _thread.RLock()
+        self.events = EventBus()
+        self.stateful: list[Stateful] = [self]
+        self.state = MachineState()
+        self.autostart = True
         self.exit_status = 0
-        self._drainables = drainables
+        self._states = RunStateMachine()
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
-        self._states = RunStateMachine()
-        self.state = MachineState()
         self._ending = False
+        self._break = NO_BREAK
 
-    state_id = "machine"
-    state_class = MachineState
+    def attach(self, parts: Parts) -> None:
+        """Give the machine what it runs; once, before anything else is called."""
+        self.vcpus = parts.vcpus
+        self.board = parts.board
+        self._drainables = parts.drainables
+        self.space = parts.space
+        self.memory_backends = parts.memory_backends
+        self.block_devices = parts.block_devices
+        self.stateful += parts.stateful
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` in the main loop with the machine lock held; from any thread."""
+        self.loop.call_threadsafe(lambda: self.locked(callback))
+
+    def locked(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` with the machine lock held; in the main thread."""
+        with self.lock:
+            callback()
 
     @property
     def runstate(self) -> RunState:
@@ -138,6 +124,28 @@ class Machine:
         self._states.set(new)
 
     def start(self) -> None:
+        """Let the machine run, as the user wants (``cont``); while a migration comes in: run once it is there.
+
+        Raises:
+            CommandError: the run state does not allow it; nothing changed.
+        """
+        if self.runstate == "inmigrate":
+            self.autostart = True
+        elif self.needs_reset:
+            raise CommandError("Resetting the Virtual Machine is required")
+        elif self.runstate == "finish-migrate":
+            raise CommandError("Migration is not finalized yet")
+        else:
+            self.resume()
+
+    def stop(self) -> None:
+        """Pause the machine, as the user wants (``stop``); while a migration comes in: stay paused after it."""
+        if self.runstate == "inmigrate":
+            self.autostart = False
+        elif self.running:
+            self.halt("paused")
+
+    def resume(self) -> None:
         """Let the harts run and tell so (RESUME); running already is fine."""
         if self.running:
             return
@@ -154,7 +162,7 @@ class Machine:
         self.vcpus.core.clock_start()
         self.vcpus.resume()
 
-    def stop(self, new: RunState = "paused") -> None:
+    def halt(self, new: RunState) -> None:
         """Park the harts, finish the I/O in flight, stop virtual time and tell so (STOP).
 
         A machine that does not run only changes its run state.
@@ -209,7 +217,7 @@ class Machine:
         """Power off: end the process, or with ``-no-shutdown`` stop in run state ``shutdown``."""
         if self._on_shutdown == "pause":
             self.events.emit("SHUTDOWN", {"guest": guest, "reason": reason})
-            self.stop("shutdown")
+            self.halt("shutdown")
             return
         self.exit_status = status
         self._end({"guest": guest, "reason": reason})
@@ -221,6 +229,59 @@ class Machine:
         self._quiesce()
         self.events.emit("SHUTDOWN", data)
         self.loop.call_soon(self.loop.quit)  # after the event has been written to its monitors
+
+    # What monitors look at
+
+    @property
+    def ram_size(self) -> int:
+        """Bytes of RAM."""
+        return sum(block.size for _, block in self.space.ram)
+
+    @property
+    def cpus(self) -> Sequence[Cpu]:
+        """The harts by index."""
+        return [Cpu(self.vcpus, hart) for hart in range(self.vcpus.core.harts)]
+
+    @property
+    def regions(self) -> Sequence[Region]:
+        """The address space by base address."""
+        ram = [Region(base, block.size, block.id, is_ram=True) for base, block in self.space.ram]
+        mmio = [Region(r.base, r.size, r.name, is_ram=False) for r in self.space.mmio]
+        return sorted(ram + mmio, key=lambda region: region.base)
+
+    def read_physical(self, gpa: int, length: int) -> bytes:
+        """Return guest RAM; GuestMemoryError if any byte lies outside."""
+        return self.space.memory.read(gpa, length)
+
+    @property
+    def icount(self) -> int:
+        """Instructions executed so far under ``-icount``, -1 without it."""
+        return self.vcpus.core.icount if self.vcpus.icount else -1
+
+    @property
+    def replay_break(self) -> int:
+        """The instruction count at which the machine will stop, -1 if none is set."""
+        return self._break
+
+    def set_replay_break(self, icount: int) -> None:
+        """Stop when ``icount`` instructions were executed; -1 forgets the break.
+
+        Raises:
+            CommandError: without ``-icount``, or the count has passed; nothing changed.
+        """
+        if not self.vcpus.icount:
+            raise CommandError("no instruction count: the machine runs without -icount")
+
+        def set_it() -> int:
+            now = self.vcpus.core.icount
+            if icount == NO_BREAK or icount > now:
+                self.vcpus.core.set_break(icount)
+                self._break = icount
+            return now
+
+        now = self.vcpus.parked(set_it)
+        if icount != NO_BREAK and icount <= now:
+            raise CommandError(f"instruction count {icount} has passed: {now} were executed")
 
     # From the vCPU thread: park at the next boundary, so that the guest executes nothing it should not, and go on in
     # the main loop. A wish that finds the machine stopped by somebody else is kept (it is state) until it runs again.
@@ -235,12 +296,22 @@ class Machine:
 
     def on_bug(self, error: BaseException) -> None:
         """Stop in run state ``internal-error``: our own code failed while it served the guest."""
-        log.bug("a device failed while it served the guest; the machine is stopped", error)
+        from traceback import format_exception  # noqa: PLC0415 - a bug may take its time, an update may not
+
+        log.error(
+            f"a device failed while it served the guest, the machine is stopped: {error!r}; please report this"
+        )
+        for line in format_exception(error):
+            log.error(line.rstrip())
         self._request("internal-error", 0)
 
     def on_break(self) -> None:
         """Stop in run state ``paused``: the harts parked themselves at an instruction-count break."""
-        self.loop.call_threadsafe(lambda: self.stop() if self.running else None)
+        self.loop.call_threadsafe(self._break_reached)
+
+    def _break_reached(self) -> None:
+        self._break = NO_BREAK
+        self.stop()
 
     def _request(self, kind: str, status: int) -> None:
         self.state.pending = kind
@@ -258,7 +329,7 @@ class Machine:
         elif kind == "shutdown":
             self.shutdown("guest-shutdown", status=self.state.pending_status)
         else:
-            self.stop("internal-error")
+            self.halt("internal-error")
 
     # Stateful
 

@@ -14,9 +14,11 @@ from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import Final, TypeVar
 
     from instar.cpu.rv64 import Core
+
+    T = TypeVar("T")
 
 _NO_LIMIT: Final = 1 << 62  # instructions; the core comes back when kicked, idle or at a break
 _NEVER: Final = -1
@@ -33,14 +35,24 @@ class VcpuThread:
     """
 
     __slots__ = (
-        "_go", "_icount", "_ident", "_on_break", "_parked", "_running", "_sleep", "_stop", "_wake", "core", "thread_id",
+        "_go",
+        "_ident",
+        "_on_break",
+        "_parked",
+        "_running",
+        "_sleep",
+        "_stop",
+        "_wake",
+        "core",
+        "icount",
+        "thread_id",
     )  # fmt: skip
 
     def __init__(
         self, core: Core, *, icount: bool, icount_sleep: bool, on_break: Callable[[], object]
     ) -> None:
         self.core = core
-        self._icount = icount
+        self.icount = icount
         self._sleep = icount_sleep
         self._on_break = on_break
         # Locks serve as binary semaphores: they need no descriptor and their time-outs are precise.
@@ -71,6 +83,16 @@ class VcpuThread:
         self.stop_soon()
         self._parked.acquire()
         self._running = False
+
+    def parked(self, look: Callable[[], T]) -> T:
+        """Call ``look`` while the harts stand still, and let them go on if they ran."""
+        was_running = self._running
+        self.pause()
+        try:
+            return look()
+        finally:
+            if was_running:
+                self.resume()
 
     def stop_soon(self) -> None:
         """Make the thread park at the next instruction boundary, without waiting; from any thread."""
@@ -113,11 +135,11 @@ class VcpuThread:
         if deadline == _NEVER:
             self._wake.acquire()
             return
-        if self._icount and not self._sleep:
+        if self.icount and not self._sleep:
             self.core.warp_to(deadline)
             return
         now = self.core.now_ns()
         start = monotonic_ns()
         self._wake.acquire(timeout=max(0, deadline - now) / 1e9)
-        if self._icount:
+        if self.icount:
             self.core.warp_to(min(deadline, now + monotonic_ns() - start))

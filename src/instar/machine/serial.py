@@ -1,0 +1,160 @@
+"""The line between a device in the vCPU thread and a character device in the main loop.
+
+A device writes at any time with the machine lock held; the character device belongs to the main thread. What is
+written is kept here and handed over in the main loop, in order; nothing is lost.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Protocol
+
+    from instar.machine.machine import Machine
+
+    class Line(Protocol):
+        """A character device."""
+
+        def attach(
+            self,
+            *,
+            receive: Callable[[bytes], object],
+            can_receive: Callable[[], int],
+            event: Callable[[str], object],
+        ) -> None:
+            """Connect a front end."""
+            ...
+
+        def write(self, data: bytes, /) -> None:
+            """Send, or keep what cannot be sent now."""
+            ...
+
+        def pending(self) -> int:
+            """Return the number of bytes kept."""
+            ...
+
+        def accept_input(self) -> None:
+            """Learn that the front end has room again."""
+            ...
+
+
+class SerialLine:
+    """A character device as a device may use it: any thread, machine lock held.
+
+    Args:
+        machine: Whose lock and loop are used.
+        chardev: The other end; None: bytes written go nowhere, and none ever come.
+        hold: Report unsent bytes to the device, so that it makes the guest wait. Off under an instruction-count clock,
+            where the guest must not notice how fast the host's reader is.
+    """
+
+    __slots__ = ("_chardev", "_hold", "_machine", "_out", "_scheduled")
+
+    def __init__(self, machine: Machine, chardev: Line | None, *, hold: bool) -> None:
+        self._machine = machine
+        self._chardev = chardev
+        self._hold = hold
+        self._out = bytearray()
+        self._scheduled = False
+
+    def attach(
+        self,
+        *,
+        receive: Callable[[bytes], object],
+        can_receive: Callable[[], int],
+        event: Callable[[str], object],
+    ) -> None:
+        """Connect the device; its callbacks are called in the main thread with the lock held."""
+        if self._chardev is None:
+            return
+        locked = self._machine.locked
+        lock = self._machine.lock
+
+        def room() -> int:
+            with lock:
+                return can_receive()
+
+        self._chardev.attach(
+            receive=lambda data: locked(lambda: receive(data)),
+            can_receive=room,
+            event=lambda name: locked(lambda: event(name)),
+        )
+
+    def write(self, data: bytes) -> None:
+        """Send ``data``, in order, without waiting."""
+        if self._chardev is None:
+            return
+        self._out += data
+        if not self._scheduled:
+            self._scheduled = True
+            self._machine.post(self.drain)
+
+    def pending(self) -> int:
+        """Return how many bytes the device should take for unsent."""
+        if self._chardev is None or not self._hold:
+            return 0
+        return len(self._out) + self._chardev.pending()
+
+    def accept_input(self) -> None:
+        """Tell the other end that the device has room again."""
+        if self._chardev is not None:
+            self._machine.loop.call_threadsafe(self._chardev.accept_input)
+
+    def drain(self) -> None:
+        """Hand what was written to the character device, which keeps what it cannot send; main thread."""
+        with self._machine.lock:
+            self._scheduled = False
+            data = bytes(self._out)
+            self._out.clear()
+        if data and self._chardev is not None:
+            self._chardev.write(data)
+
+
+class MachineTimers:
+    """Timers for devices: their callbacks run in the main loop with the lock held, and only while the machine runs."""
+
+    __slots__ = ("_machine", "_waiting")
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._waiting: list[DeviceTimer] = []  # due while the machine stood still
+        machine.events.subscribe(self._on_event)
+
+    def call_later(self, delay_ns: int, callback: Callable[[], object]) -> DeviceTimer:
+        """Call ``callback`` once, ``delay_ns`` of host time from now; from any thread."""
+        timer = DeviceTimer(callback)
+        loop = self._machine.loop
+        loop.call_threadsafe(lambda: loop.call_later(delay_ns, lambda: self._due(timer)))
+        return timer
+
+    def _due(self, timer: DeviceTimer) -> None:
+        if self._machine.running:
+            self._machine.locked(timer.fire)
+        elif timer.callback is not None:
+            self._waiting.append(timer)
+
+    def _on_event(self, name: str, _data: object) -> None:
+        if name == "RESUME":
+            waiting, self._waiting = self._waiting, []
+            for timer in waiting:
+                self._machine.locked(timer.fire)
+
+
+class DeviceTimer:
+    """A pending call."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the call."""
+        self.callback = None
+
+    def fire(self) -> None:
+        """Do it, once."""
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            callback()

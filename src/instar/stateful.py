@@ -1,0 +1,33 @@
+"""What must cross an update implements this, by shape alone."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from instar.cpr.state import State
+
+    class Stateful(Protocol):
+        """Something whose state crosses an update."""
+
+        @property
+        def state_id(self) -> str:
+            """Unique name in the machine."""
+            ...
+
+        @property
+        def state_class(self) -> type[State]:
+            """What save_state returns and load_state takes."""
+            ...
+
+        def save_state(self) -> State:
+            """Return live state or a copy; the source does not change."""
+            ...
+
+        def load_state(self, state: State, /) -> None:
+            """Take over ``state``.
+
+            An optional ``post_load()`` is called once everything is loaded, to recompute outputs such as interrupts.
+            """
+            ...
