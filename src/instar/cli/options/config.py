@@ -53,9 +53,9 @@ class MachineConfig(Record):
     __slots__ = ("aux_ram_share", "memory_backend", "type")
 
     def __init__(
-        self, *, type: str = "virt", memory_backend: str = "", aux_ram_share: bool = False
+        self, *, board: str = "virt", memory_backend: str = "", aux_ram_share: bool = False
     ) -> None:
-        self.type = type
+        self.type = board
         self.memory_backend = memory_backend  # id of a MemoryBackendConfig; "" is plain -m RAM
         self.aux_ram_share = aux_ram_share
 
@@ -79,7 +79,13 @@ class SmpConfig(Record):
     __slots__ = ("cores", "cpus", "maxcpus", "sockets", "threads")
 
     def __init__(
-        self, *, cpus: int = 1, maxcpus: int = 1, sockets: int = 1, cores: int = 1, threads: int = 1
+        self,
+        *,
+        cpus: int = 1,
+        maxcpus: int = 1,
+        sockets: int = 1,
+        cores: int = 1,
+        threads: int = 1,
     ) -> None:
         self.cpus = cpus
         self.maxcpus = maxcpus
@@ -97,14 +103,14 @@ class MemoryBackendConfig(Record):
         self,
         *,
         kind: BackendKind,
-        id: str,
+        ident: str,
         size: int,
         share: bool,
         prealloc: bool = False,
         mem_path: str = "",
     ) -> None:
         self.kind = kind
-        self.id = id
+        self.id = ident
         self.size = size
         self.share = share
         self.prealloc = prealloc
@@ -116,9 +122,9 @@ class RngConfig(Record):
 
     __slots__ = ("filename", "id", "kind")
 
-    def __init__(self, *, kind: RngKind, id: str, filename: str = "") -> None:
+    def __init__(self, *, kind: RngKind, ident: str, filename: str = "") -> None:
         self.kind = kind
-        self.id = id
+        self.id = ident
         self.filename = filename  # of kind random only
 
 
@@ -131,13 +137,13 @@ class BlockConfig(Record):
         self,
         *,
         kind: BlockKind,
-        id: str,
+        ident: str,
         filename: str,
         read_only: bool = False,
         discard: bool = False,
     ) -> None:
         self.kind = kind
-        self.id = id
+        self.id = ident
         self.filename = filename
         self.read_only = read_only
         self.discard = discard  # pass the guest's discards on to the file
@@ -149,10 +155,10 @@ class VirtioBlkConfig(Record):
     __slots__ = ("drive", "id", "serial", "slot")
     driver: ClassVar[str] = "virtio-blk-device"
 
-    def __init__(self, *, slot: int, drive: str, id: str = "", serial: str = "") -> None:
+    def __init__(self, *, slot: int, drive: str, ident: str = "", serial: str = "") -> None:
         self.slot = slot  # 0 to 7
         self.drive = drive  # id of a BlockConfig
-        self.id = id
+        self.id = ident
         self.serial = serial  # at most 20 bytes of ASCII
 
 
@@ -162,10 +168,10 @@ class VirtioRngConfig(Record):
     __slots__ = ("id", "rng", "slot")
     driver: ClassVar[str] = "virtio-rng-device"
 
-    def __init__(self, *, slot: int, rng: str = "", id: str = "") -> None:
+    def __init__(self, *, slot: int, rng: str = "", ident: str = "") -> None:
         self.slot = slot
         self.rng = rng  # id of an RngConfig; "" is the built-in source
-        self.id = id
+        self.id = ident
 
 
 if TYPE_CHECKING:
@@ -181,7 +187,7 @@ class ChardevConfig(Record):
         self,
         *,
         kind: ChardevKind,
-        id: str,
+        ident: str,
         path: str = "",
         server: bool = False,
         wait: bool = False,
@@ -190,7 +196,7 @@ class ChardevConfig(Record):
         mux: bool = False,
     ) -> None:
         self.kind = kind
-        self.id = id
+        self.id = ident
         self.path = path  # socket and file
         self.server = server  # socket: listen
         self.wait = wait  # socket, listening: do not start before somebody connected
@@ -205,12 +211,17 @@ class MonitorConfig(Record):
     __slots__ = ("chardev", "id", "mode", "pretty")
 
     def __init__(
-        self, *, chardev: str, mode: MonitorMode = "readline", pretty: bool = False, id: str = ""
+        self,
+        *,
+        chardev: str,
+        mode: MonitorMode = "readline",
+        pretty: bool = False,
+        ident: str = "",
     ) -> None:
         self.chardev = chardev  # id of a ChardevConfig
         self.mode = mode  # readline is HMP, control is QMP
         self.pretty = pretty  # QMP: indented replies
-        self.id = id
+        self.id = ident
 
 
 class IcountConfig(Record):
@@ -228,9 +239,7 @@ class RtcConfig(Record):
 
     __slots__ = ("base", "clock", "start")
 
-    def __init__(
-        self, *, base: RtcBase = "utc", start: int = 0, clock: RtcClock = "host"
-    ) -> None:
+    def __init__(self, *, base: RtcBase = "utc", start: int = 0, clock: RtcClock = "host") -> None:
         self.base = base
         self.start = start  # of base "fixed": seconds since the epoch at the machine's start
         self.clock = clock  # vm: stands still while the VM is stopped

@@ -1,0 +1,67 @@
+"""The command line of ``instar-system``: QEMU's grammar, checked before anything is created.
+
+:func:`parse` is pure; :func:`to_argv` is its inverse. The texts of ``-help`` are in ``instar.cli.options.help``.
+"""
+
+from __future__ import annotations
+
+from instar.cli.options.config import (
+    BlockConfig,
+    ChardevConfig,
+    Config,
+    CpuConfig,
+    IcountConfig,
+    MachineConfig,
+    MemoryBackendConfig,
+    MonitorConfig,
+    Request,
+    RngConfig,
+    RtcConfig,
+    SmpConfig,
+    VirtioBlkConfig,
+    VirtioRngConfig,
+)
+from instar.cli.options.grammar import read_words
+from instar.cli.options.render import to_argv
+from instar.cli.options.resolve import resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "BlockConfig",
+    "ChardevConfig",
+    "Config",
+    "CpuConfig",
+    "IcountConfig",
+    "MachineConfig",
+    "MemoryBackendConfig",
+    "MonitorConfig",
+    "Request",
+    "RngConfig",
+    "RtcConfig",
+    "SmpConfig",
+    "VirtioBlkConfig",
+    "VirtioRngConfig",
+    "parse",
+    "to_argv",
+]
+
+
+def parse(argv: Sequence[str]) -> Config | Request:
+    """Return what a command line asks for.
+
+    Args:
+        argv: The words after the program's name.
+
+    Returns:
+        The machine to make, or the text to print (``-help``, ``-version``, ``-device help``).
+
+    Raises:
+        ConfigError: one sentence that names the option and what is allowed; nothing was created.
+
+    Source: QEMU's documented option grammar.
+    """
+    given = read_words(argv)
+    return given if isinstance(given, Request) else resolve(given)

@@ -1,0 +1,264 @@
+"""The options themselves, in the order of the help text: one table for parser, help and reference documentation."""
+
+from __future__ import annotations
+
+from instar.cli.options.config import BOARDS, MAX_CPUS
+from instar.cli.options.table import Key, Option
+
+_MIN_RAM = 1 << 20
+_MAX_RAM = 1 << 40
+ACCELERATORS = ("interpreter", "tcg")
+
+
+def _id(what: str, *, required: bool = True) -> Key:
+    return Key("id", "id", f"name of this {what}", required=required)
+
+
+def _ref(name: str, what: str, *, required: bool = False, default: str = "") -> Key:
+    return Key(name, "id", f"id of {what}", required=required, default=default)
+
+
+def _path(name: str, what: str, *, required: bool = True, default: str = "") -> Key:
+    return Key(name, "text", what, low=1, high=4095, required=required, default=default)
+
+
+_BUS = Key(
+    "bus", "text", "slot, virtio-mmio-bus.0 to virtio-mmio-bus.7", default="lowest free one"
+)
+_MUX = Key("mux", "flag", "several front ends share it; Ctrl-A c switches", default="off")
+_BACKEND_KEYS = (
+    _id("memory"),
+    Key("size", "size", "bytes, a multiple of 4096", low=4096, high=_MAX_RAM, required=True),
+)
+_PREALLOC = Key("prealloc", "flag", "touch every page at the start", default="off")
+_READ_ONLY = "the guest cannot write"
+_DISCARD = Key(
+    "discard", "choice", "what the guest's discards do to the file",
+    choices=("ignore", "off", "unmap", "on"), default="ignore",
+)  # fmt: skip
+
+MACHINE_OPTIONS = (
+    Option(
+        "machine", "keys", "the board", group="Machine", aliases=("M",), metavar="[type=]BOARD",
+        repeat="merge", implied="type",
+        keys=(
+            Key("type", "choice", "board", choices=BOARDS, default="virt"),
+            _ref("memory-backend", "the -object memory-backend-* that is the RAM"),
+            Key("aux-ram-share", "flag", "keep memory besides the RAM in memfds, as updates need",
+                default="off"),
+            Key("accel", "choice", "as -accel", choices=ACCELERATORS, default="interpreter"),
+        ),
+    ),
+    Option(
+        "accel", "keys", "what runs the guest's instructions; tcg is another name for interpreter",
+        group="Machine", metavar="[accel=]NAME", repeat="merge", implied="accel",
+        keys=(
+            Key("accel", "choice", "accelerator", choices=ACCELERATORS, default="interpreter"),
+            Key("thread", "choice", "all harts take turns in one thread", choices=("single",),
+                default="single"),
+        ),
+    ),
+    Option(
+        "cpu", "keys", "the CPU model", group="Machine", metavar="[model=]MODEL", repeat="merge",
+        implied="model",
+        keys=(
+            Key("model", "choice", "model", choices=("rv64",), default="rv64"),
+            Key("sstc", "flag", "supervisor timer registers (extension Sstc)", default="on"),
+            Key("x-flush-everything", "flag",
+                "forget every cached translation at once, to test the caches (slow)", default="off"),
+        ),
+    ),
+    Option(
+        "smp", "keys", "harts and their topology", group="Machine", metavar="[cpus=]N",
+        repeat="merge", implied="cpus",
+        keys=(
+            Key("cpus", "int", "harts", low=1, high=MAX_CPUS, default="1"),
+            Key("maxcpus", "int", "the product of the topology", low=1, high=MAX_CPUS, default="cpus"),
+            Key("sockets", "int", "sockets", low=1, high=MAX_CPUS, default="1"),
+            Key("cores", "int", "cores of a socket", low=1, high=MAX_CPUS, default="the rest"),
+            Key("threads", "int", "threads of a core", low=1, high=MAX_CPUS, default="1"),
+        ),
+    ),
+    Option(
+        "m", "keys", "RAM size; MiB when there is no suffix", group="Machine",
+        metavar="[size=]SIZE", repeat="merge", implied="size",
+        keys=(
+            Key("size", "size", "RAM, a multiple of 4 KiB", low=_MIN_RAM, high=_MAX_RAM, unit="M",
+                default="128M, or the memory backend's size"),
+        ),
+    ),
+    Option("name", "keys", "name of the VM", group="Machine", metavar="[guest=]NAME",
+        repeat="merge", implied="guest",
+        keys=(
+            Key("guest", "text", "shown by info name and query-name"),
+            Key("process", "text", "the process's name on the host", low=1, high=15),
+        ),
+    ),
+    Option("uuid", "text", "UUID of the VM, 8-4-4-4-12 hexadecimal digits", group="Machine",
+        metavar="UUID"),
+    Option("seed", "text", "seed of every random choice of the machine, 0 to 2^64-1",
+        group="Machine", metavar="N"),
+    Option("rtc", "keys", "the guest's date", group="Machine", metavar="KEYS", repeat="merge",
+        keys=(
+            Key("base", "text", "utc, localtime or a date such as 2026-01-31T12:00:00", low=1,
+                high=19, default="utc"),
+            Key("clock", "choice", "vm stands still while the VM is stopped",
+                choices=("host", "vm"), default="host"),
+        ),
+    ),
+    Option("icount", "keys", "count instructions for a clock: runs are deterministic",
+        group="Machine", metavar="[shift=]N|auto", repeat="merge", implied="shift",
+        keys=(
+            Key("shift", "choice", "an instruction takes 2^N ns of virtual time; auto is 3",
+                choices=(*map(str, range(11)), "auto"), required=True),
+            Key("sleep", "flag", "idle time passes in real time; off: it is skipped", default="on"),
+            Key("align", "choice", "the virtual clock is never held back to real time",
+                choices=("off",), default="off"),
+        ),
+    ),
+)  # fmt: skip
+
+BOOT_OPTIONS = (
+    Option("kernel", "text", "kernel: a RISC-V Linux Image or an ELF file", group="Boot",
+        metavar="FILE"),
+    Option("initrd", "text", "initial RAM disk", group="Boot", metavar="FILE"),
+    Option("append", "text", "kernel command line", group="Boot", metavar="TEXT"),
+    Option("S", "none", "do not start the CPUs; the monitor's cont does", group="Boot"),
+    Option("incoming", "text",
+        "wait for a VM's state: file:PATH[,offset=N], memfd:, defer (until migrate_incoming), or a "
+        "channel as JSON or dotted keys (main,addr.transport=file,addr.filename=PATH)",
+        group="Boot", metavar="URI", repeat="list"),
+    Option("no-reboot", "none", "quit when the guest asks for a reboot", group="Boot"),
+    Option("no-shutdown", "none", "stop instead of quitting when the guest powers off",
+        group="Boot"),
+)  # fmt: skip
+
+BACKEND_OPTIONS = (
+    Option("object", "typed", "memory and entropy for other options to name", group="Back ends",
+        metavar="[qom-type=]TYPE,id=ID", repeat="list", implied="qom-type", json=True,
+        variants={
+            "memory-backend-memfd": (*_BACKEND_KEYS, _PREALLOC,
+                Key("share", "flag", "shared mapping: crosses an update", default="on")),
+            "memory-backend-ram": (*_BACKEND_KEYS, _PREALLOC,
+                Key("share", "flag", "shared mapping: crosses an update", default="off")),
+            "memory-backend-file": (*_BACKEND_KEYS, _PREALLOC,
+                _path("mem-path", "file, or a directory for an unnamed one"),
+                Key("share", "flag", "writes reach the file", default="off")),
+            "rng-builtin": (_id("source"),),
+            "rng-random": (_id("source"),
+                _path("filename", "device or file to read", required=False,
+                    default="/dev/urandom")),
+        },
+    ),
+    Option("drive", "keys", "a disk image (raw)", group="Back ends", metavar="file=FILE",
+        repeat="list",
+        keys=(
+            _path("file", "image file"),
+            Key("if", "choice", "none: for a -device; virtio: makes the device, too",
+                choices=("virtio", "none"), default="virtio"),
+            _id("drive", required=False),
+            Key("format", "choice", "image format", choices=("raw",), default="raw"),
+            Key("readonly", "flag", _READ_ONLY, default="off"),
+            Key("cache", "choice", "the host caches, the guest's flush reaches the disk",
+                choices=("writeback",), default="writeback"),
+            _DISCARD,
+        ),
+    ),
+    Option("blockdev", "typed", "a disk image in block graph terms", group="Back ends",
+        metavar="[driver=]DRIVER,node-name=ID", repeat="list", implied="driver", json=True,
+        variants={
+            "raw": (
+                Key("node-name", "id", "name of this node", required=True),
+                _ref("file", "a file node (or give file.driver and file.filename)"),
+                Key("file.driver", "choice", "what the image is in", choices=("file",)),
+                _path("file.filename", "image file", required=False),
+                Key("read-only", "flag", _READ_ONLY, default="off"),
+                _DISCARD,
+            ),
+            "file": (
+                Key("node-name", "id", "name of this node", required=True),
+                _path("filename", "image file"),
+                Key("read-only", "flag", _READ_ONLY, default="off"),
+                _DISCARD,
+            ),
+        },
+    ),
+    Option("device", "typed", "a device of the guest", group="Back ends",
+        metavar="[driver=]DRIVER", repeat="list", implied="driver", json=True,
+        variants={
+            "virtio-blk-device": (
+                _ref("drive", "a -drive or -blockdev", required=True),
+                _id("device", required=False),
+                Key("serial", "text", "serial number the guest reads, ASCII", high=20),
+                _BUS,
+            ),
+            "virtio-rng-device": (
+                _ref("rng", "an -object rng-*", default="built in"),
+                _id("device", required=False),
+                _BUS,
+            ),
+        },
+    ),
+)  # fmt: skip
+
+CHARACTER_OPTIONS = (
+    Option("chardev", "typed", "a character device for -serial, -mon and others to name",
+        group="Consoles and monitors", metavar="[backend=]KIND,id=ID", repeat="list",
+        implied="backend",
+        variants={
+            "null": (_id("chardev"), _MUX),
+            "stdio": (_id("chardev"),
+                Key("signal", "flag", "Ctrl-C interrupts the monitor, not the guest", default="on"),
+                _MUX),
+            "socket": (_id("chardev"), _path("path", "unix socket"),
+                Key("server", "flag", "listen there", default="off"),
+                Key("wait", "flag", "do not start before somebody connected (with server=on)",
+                    default="on"),
+                _MUX),
+            "file": (_id("chardev"), _path("path", "file to write"),
+                Key("append", "flag", "keep what is in the file", default="off"), _MUX),
+        },
+    ),
+    Option("serial", "text",
+        "the guest's serial port: stdio, mon:stdio (shared with the monitor), "
+        "unix:PATH,server=on,wait=off, file:PATH, null, none or chardev:ID",
+        group="Consoles and monitors", metavar="DEV", repeat="list"),
+    Option("monitor", "text", "a monitor for people (HMP) there; the same words as -serial",
+        group="Consoles and monitors", metavar="DEV", repeat="list"),
+    Option("qmp", "text", "a monitor for programs (QMP) there; the same words as -serial",
+        group="Consoles and monitors", metavar="DEV", repeat="list"),
+    Option("mon", "keys", "a monitor on a -chardev", group="Consoles and monitors",
+        metavar="[chardev=]ID", repeat="list", implied="chardev",
+        keys=(
+            _ref("chardev", "the -chardev", required=True),
+            Key("mode", "choice", "readline is HMP, control is QMP",
+                choices=("readline", "control"), default="readline"),
+            Key("pretty", "flag", "indent QMP replies", default="off"),
+            _id("monitor", required=False),
+        ),
+    ),
+    Option("nographic", "none", "accepted: there is no display, this is how it always is",
+        group="Consoles and monitors"),
+    Option("display", "text", "only none: there is no display", group="Consoles and monitors",
+        metavar="none"),
+)  # fmt: skip
+
+PROCESS_OPTIONS = (
+    Option("pidfile", "text", "write the process id there", group="Process", metavar="FILE"),
+    Option("nodefaults", "none", "no serial port back end and no monitor unless asked for",
+        group="Process"),
+    Option("no-user-config", "none", "accepted: no configuration file is ever read",
+        group="Process"),
+    Option("help", "none", "show this text; OPTION help lists the choices of many options",
+        group="Process", aliases=("h",)),
+    Option("version", "none", "show the version", group="Process"),
+)  # fmt: skip
+
+OPTIONS = (
+    *MACHINE_OPTIONS,
+    *BOOT_OPTIONS,
+    *BACKEND_OPTIONS,
+    *CHARACTER_OPTIONS,
+    *PROCESS_OPTIONS,
+)
+BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}

@@ -1,0 +1,165 @@
+"""From a Config back to words: the command line that another program needs to become this machine."""
+
+from __future__ import annotations
+
+from instar.cli.options.config import SLOT_BUS, VirtioBlkConfig
+from instar.cli.options.grammar import escape_commas
+from instar.cli.options.resolve import format_date
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from instar.cli.options.config import (
+        BlockConfig,
+        ChardevConfig,
+        Config,
+        DeviceConfig,
+        MemoryBackendConfig,
+        MonitorConfig,
+        RngConfig,
+    )
+
+    Pairs = list[tuple[str, str]]
+
+
+def to_argv(config: Config) -> list[str]:
+    """Return words that ``parse`` turns into a Config equal to ``config``.
+
+    What the guest can see is always written out, so that another version's defaults do not matter.
+    Short forms are expanded: character devices are ``-chardev``, and ``-nodefaults`` comes first.
+    """
+    words = ["-nodefaults", *_machine_words(config), *_boot_words(config)]
+    for backend in config.memory_backends:
+        words += ["-object", _join(f"memory-backend-{backend.kind}", _backend_pairs(backend))]
+    for rng in config.rngs:
+        words += ["-object", _join(f"rng-{rng.kind}", _rng_pairs(rng))]
+    for block in config.blocks:
+        words += _block_words(block)
+    for device in config.devices:
+        words += ["-device", _join(device.driver, _device_pairs(device))]
+    for chardev in config.chardevs:
+        words += ["-chardev", _join(chardev.kind, _chardev_pairs(chardev))]
+    if config.serial:
+        words += ["-serial", f"chardev:{config.serial}"]
+    for monitor in config.monitors:
+        words += ["-mon", _join(f"chardev={monitor.chardev}", _monitor_pairs(monitor))]
+    return words
+
+
+def _machine_words(config: Config) -> list[str]:
+    smp = config.smp
+    cpu = config.cpu
+    board: Pairs = [("aux-ram-share", _flag(config.machine.aux_ram_share))]
+    if config.machine.memory_backend:
+        board.append(("memory-backend", config.machine.memory_backend))
+    topology = [
+        (name, str(getattr(smp, name))) for name in ("maxcpus", "sockets", "cores", "threads")
+    ]
+    switches = [("sstc", _flag(cpu.sstc)), ("x-flush-everything", _flag(cpu.flush_everything))]
+    words = ["-machine", _join(config.machine.type, board), "-accel", config.accel]
+    words += ["-cpu", _join(cpu.model, switches), "-smp", _join(f"cpus={smp.cpus}", topology)]
+    words += ["-m", f"size={config.memory_size}b", "-rtc", _rtc_word(config)]
+    if config.icount is not None:
+        words += ["-icount", f"shift={config.icount.shift},sleep={_flag(config.icount.sleep)}"]
+    if config.seed is not None:
+        words += ["-seed", str(config.seed)]
+    names = [("guest", config.name), ("process", config.process_name)]
+    if any(value for _, value in names):
+        words += ["-name", _join("", [pair for pair in names if pair[1]])]
+    return words
+
+
+def _rtc_word(config: Config) -> str:
+    rtc = config.rtc
+    base = format_date(rtc.start) if rtc.base == "fixed" else rtc.base
+    return f"base={base},clock={rtc.clock}"
+
+
+def _boot_words(config: Config) -> list[str]:
+    words: list[str] = []
+    for name in ("uuid", "kernel", "initrd", "append", "incoming", "pidfile"):
+        value = getattr(config, name)
+        if value:
+            words += [f"-{name}", value]
+    for name, is_set in (
+        ("-S", config.start_paused),
+        ("-no-reboot", config.no_reboot),
+        ("-no-shutdown", config.no_shutdown),
+    ):
+        if is_set:
+            words.append(name)
+    return words
+
+
+def _backend_pairs(backend: MemoryBackendConfig) -> Pairs:
+    pairs = [
+        ("id", backend.id),
+        ("size", f"{backend.size}b"),
+        ("share", _flag(backend.share)),
+        ("prealloc", _flag(backend.prealloc)),
+    ]
+    return [*pairs, ("mem-path", backend.mem_path)] if backend.kind == "file" else pairs
+
+
+def _rng_pairs(rng: RngConfig) -> Pairs:
+    pairs = [("id", rng.id)]
+    return [*pairs, ("filename", rng.filename)] if rng.kind == "random" else pairs
+
+
+def _block_words(block: BlockConfig) -> list[str]:
+    discard = ("discard", "unmap" if block.discard else "ignore")
+    read_only = _flag(block.read_only)
+    if block.kind == "drive":
+        pairs = [("if", "none"), ("id", block.id), ("file", block.filename), ("format", "raw")]
+        return ["-drive", _join("", [*pairs, ("readonly", read_only), discard])]
+    pairs = [
+        ("node-name", block.id),
+        ("file.driver", "file"),
+        ("file.filename", block.filename),
+        ("read-only", read_only),
+        discard,
+    ]
+    return ["-blockdev", _join("driver=raw", pairs)]
+
+
+def _device_pairs(device: DeviceConfig) -> Pairs:
+    pairs = [("bus", f"{SLOT_BUS}{device.slot}")]
+    if device.id:
+        pairs.append(("id", device.id))
+    if isinstance(device, VirtioBlkConfig):
+        pairs.append(("drive", device.drive))
+        if device.serial:
+            pairs.append(("serial", device.serial))
+    elif device.rng:
+        pairs.append(("rng", device.rng))
+    return pairs
+
+
+def _chardev_pairs(chardev: ChardevConfig) -> Pairs:
+    pairs = [("id", chardev.id)]
+    if chardev.kind in {"socket", "file"}:
+        pairs.append(("path", chardev.path))
+    if chardev.kind == "socket":
+        pairs.append(("server", _flag(chardev.server)))
+    if chardev.server:
+        pairs.append(("wait", _flag(chardev.wait)))
+    if chardev.kind == "file":
+        pairs.append(("append", _flag(chardev.append)))
+    if chardev.kind == "stdio":
+        pairs.append(("signal", _flag(chardev.signal)))
+    return [*pairs, ("mux", _flag(chardev.mux))]
+
+
+def _monitor_pairs(monitor: MonitorConfig) -> Pairs:
+    pairs = [("mode", monitor.mode), ("pretty", _flag(monitor.pretty))]
+    return [*pairs, ("id", monitor.id)] if monitor.id else pairs
+
+
+def _flag(value: bool) -> str:  # noqa: FBT001 - this is what it writes
+    return "on" if value else "off"
+
+
+def _join(first: str, pairs: Pairs) -> str:
+    """Return ``first,key=value,...`` with the commas of values doubled."""
+    parts = [first] if first else []
+    parts += [f"{key}={escape_commas(value)}" for key, value in pairs]
+    return ",".join(parts)
