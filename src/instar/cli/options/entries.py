@@ -223,9 +223,9 @@ CHARACTER_OPTIONS = (
         "the guest's serial port: stdio, mon:stdio (shared with the monitor), "
         "unix:PATH,server=on,wait=off, file:PATH, null, none or chardev:ID",
         group="Consoles and monitors", metavar="DEV", repeat="list"),
-    Option("monitor", "text", "a monitor for people (HMP) there; the same words as -serial",
+    Option("monitor", "text", "a monitor for people (HMP) there; words as for -serial, but no mon:",
         group="Consoles and monitors", metavar="DEV", repeat="list"),
-    Option("qmp", "text", "a monitor for programs (QMP) there; the same words as -serial",
+    Option("qmp", "text", "a monitor for programs (QMP) there; words as for -serial, but no mon:",
         group="Consoles and monitors", metavar="DEV", repeat="list"),
     Option("mon", "keys", "a monitor on a -chardev", group="Consoles and monitors",
         metavar="[chardev=]ID", repeat="list", implied="chardev",
