@@ -83,7 +83,11 @@ class Log:
             self._lost += 1
 
     def guest(self, site: str, text: str) -> None:
-        """Warn of something the guest did, at most BURST lines at once and one a second per ``site``."""
+        """Warn of something the guest did, limited like :meth:`limited`."""
+        self.limited("warning", site, f"guest: {text}")
+
+    def limited(self, level: Level, site: str, text: str) -> None:
+        """Write at most BURST lines at once and one a second per ``site``, with a count of the others."""
         entry = self._sites.get(site)
         if entry is None:
             if len(self._sites) >= SITES:
@@ -92,7 +96,7 @@ class Log:
         if entry.allow(self._clock()):
             more = f" ({entry.dropped} more before it)" if entry.dropped else ""
             entry.dropped = 0
-            self.say("warning", f"guest: {site}: {text}{more}")
+            self.say(level, f"{site}: {text}{more}")
 
     def hold(self) -> None:
         """Write nothing until :meth:`release`: the guest is paused."""
@@ -119,6 +123,7 @@ def _to_stderr(line: str) -> None:
 _log: Final = Log(_to_stderr, monotonic_ns)
 set_level = _log.set_level
 guest = _log.guest
+limited = _log.limited
 hold = _log.hold
 release = _log.release
 

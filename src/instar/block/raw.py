@@ -1,0 +1,278 @@
+"""A disk in a raw file or on a block device of the host.
+
+The file is locked against a second writer. The lock belongs to the open file description, so it crosses an update
+with the descriptor: at no moment could another VM take it.
+
+Source: own; what the lock protects from follows QEMU's image locking (and conflicts with it, too).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from _thread import allocate_lock
+
+from instar import log
+from instar.block import file_io
+from instar.block.workers import Workers
+from instar.errors import ConfigError, HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final, Protocol
+
+    from instar.block.request import BlockRequest
+
+    Post = Callable[[Callable[[], object]], object]
+
+    class FdTable(Protocol):
+        """What is needed of the table of named descriptors (``instar.cpr.fds.Fds``)."""
+
+        def find(self, name: str, ident: int, /) -> int:
+            """Return the descriptor of that name and id, or -1."""
+            ...
+
+        def save(self, name: str, ident: int, fd: int, *, kind: str, owner: str) -> None:
+            """Name a descriptor, so that an update carries it."""
+            ...
+
+        def delete(self, name: str, ident: int, /) -> object:
+            """Forget a name."""
+            ...
+
+
+SECTOR: Final = 512
+FD_OWNER: Final = "block"
+
+
+class BlockSpec:
+    """What the user asked for: one ``-drive`` or ``-blockdev``.
+
+    Attributes:
+        id: Unique name; also the name of the descriptor across updates.
+        path: A file or a block device of the host.
+        read_only: Nothing is ever written; several VMs may share it.
+    """
+
+    __slots__ = ("id", "path", "read_only")
+
+    def __init__(self, ident: str, path: str, *, read_only: bool = False) -> None:
+        self.id = ident
+        self.path = path
+        self.read_only = read_only
+
+
+class RawBlock:
+    """An open disk; make one with :func:`open_block`.
+
+    Requests on it may end in any order. ``submit``, ``drain`` and the completions happen with the machine lock held.
+
+    Attributes:
+        id: Of the spec.
+        path: Of the spec, for people.
+        size: Bytes, a multiple of 512.
+        read_only: Writes fail.
+    """
+
+    __slots__ = (
+        "_done",
+        "_fd",
+        "_fds",
+        "_idle",
+        "_in_flight",
+        "_locked",
+        "_post",
+        "_workers",
+        "id",
+        "path",
+        "read_only",
+        "size",
+    )
+
+    def __init__(
+        self, spec: BlockSpec, fd: int, size: int, fds: FdTable, post: Post, *, inline: bool
+    ) -> None:
+        self.id = spec.id
+        self.path = spec.path
+        self.read_only = spec.read_only
+        self.size = size
+        self._fd = fd
+        self._fds = fds
+        self._post = post
+        self._workers = None if inline else Workers()
+        self._locked = False
+        self._in_flight = 0  # requests submitted and not delivered; the machine lock guards it
+        self._done: list[tuple[BlockRequest, int]] = []  # carried out, not delivered
+        self._idle = allocate_lock()  # released by each worker that carried a request out
+        self._idle.acquire()
+
+    def submit(self, request: BlockRequest) -> None:
+        """Start ``request``; its ``done`` is called in the main loop, or before this returns if inline."""
+        if self.read_only and request.op not in {"read", "flush"}:
+            request.done(errno.EROFS)
+        elif request.offset + request.length > self.size:
+            request.done(errno.EINVAL)
+        elif self._workers is None:
+            error = file_io.perform(self._fd, request)
+            self._report(request, error)
+            request.done(error)
+        else:
+            self._in_flight += 1
+            self._workers.run(lambda: self._work(request))
+
+    def drain(self) -> None:
+        """Return when nothing is in flight; the completions are delivered from here."""
+        while self._in_flight:
+            self._deliver()
+            if self._in_flight:
+                self._idle.acquire()
+
+    def activate(self) -> None:
+        """Take the lock; this VM owns the disk now.
+
+        Raises:
+            HostError: another VM has it; nothing changed.
+        """
+        if self._locked:
+            return
+        try:
+            got = file_io.lock(self._fd, exclusive=not self.read_only)
+        except OSError as e:
+            raise HostError(f"disk {self.id}: cannot lock {self.path}: {_reason(e)}") from e
+        if not got:
+            kind = "shared" if self.read_only else "write"
+            raise HostError(
+                f'disk {self.id}: failed to get "{kind}" lock on {self.path}: another program has it open'
+            ).hint("is another virtual machine using it?")
+        self._locked = True
+
+    def inactivate(self) -> None:
+        """Finish all requests, bring them to the disk, give the lock up: another VM may own the disk.
+
+        Raises:
+            HostError: the bytes could not be brought to the disk; the lock is still held.
+        """
+        self.drain()
+        if not self.read_only:
+            try:
+                os.fdatasync(self._fd)
+            except OSError as e:
+                raise HostError(f"disk {self.id}: cannot flush {self.path}: {_reason(e)}") from e
+        if self._locked:
+            file_io.unlock(self._fd)
+            self._locked = False
+
+    def close(self) -> None:
+        """Finish all requests and close the file; the lock goes with it."""
+        self.drain()
+        if self._workers is not None:
+            self._workers.close()
+        self._fds.delete(f"block/{self.id}", 0)
+        os.close(self._fd)
+        self._fd = -1
+
+    def _work(self, request: BlockRequest) -> None:  # in a worker thread, without the machine lock
+        error = file_io.perform(self._fd, request)
+        self._done.append((request, error))  # one list operation: atomic
+        self._post(self._deliver)
+        try:
+            self._idle.release()
+        except RuntimeError:  # it is free already: drain() will look
+            return
+
+    def _deliver(self) -> None:
+        while self._done:
+            request, error = self._done.pop(0)
+            self._in_flight -= 1
+            self._report(request, error)
+            request.done(error)
+
+    def _report(self, request: BlockRequest, error: int) -> None:
+        if error and error != errno.EOPNOTSUPP:
+            log.limited(
+                "error",
+                f"disk {self.id}",
+                f"{request.op} of {request.length} bytes at {request.offset} failed: "
+                f"{os.strerror(error)}; the guest sees an I/O error",
+            )
+
+
+def open_block(
+    spec: BlockSpec, fds: FdTable, post: Post, *, inline: bool = False, active: bool = True
+) -> RawBlock:
+    """Open and lock the disk of ``spec``, or go on with the descriptor that an update brought.
+
+    Args:
+        spec: What the user asked for.
+        fds: The table of named descriptors.
+        post: Runs a call in the main loop with the machine lock held; callable from any thread.
+        inline: Do all I/O inside ``submit``: slower, and independent of host timing.
+        active: Take the lock now; otherwise :meth:`RawBlock.activate` does.
+
+    Raises:
+        ConfigError: it is not a disk, or not the one that the guest uses; nothing is left open.
+        HostError: the host refused, or another VM has it; nothing is left open.
+    """
+    inherited = fds.find(f"block/{spec.id}", 0)
+    fd = inherited if inherited >= 0 else _open(spec)
+    try:
+        if inherited >= 0:
+            _check_same(spec, fd)
+        block = RawBlock(spec, fd, _measure(spec, fd), fds, post, inline=inline)
+        if active:
+            block.activate()
+    except BaseException:
+        if inherited < 0:
+            os.close(fd)
+        raise
+    if inherited < 0:
+        fds.save(f"block/{spec.id}", 0, fd, kind="block", owner=FD_OWNER)
+    return block
+
+
+def _open(spec: BlockSpec) -> int:
+    # Not blocking: a FIFO somebody named by mistake is refused below instead of hanging here.
+    access = os.O_RDONLY if spec.read_only else os.O_RDWR
+    try:
+        return os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as e:
+        raise HostError(f"disk {spec.id}: could not open {spec.path}: {_reason(e)}") from e
+
+
+def _measure(spec: BlockSpec, fd: int) -> int:
+    """Return the size in bytes, rounded down to whole sectors."""
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise ConfigError(f"disk {spec.id}: {spec.path} is neither a file nor a block device")
+    size = os.lseek(fd, 0, os.SEEK_END)
+    rest = size % SECTOR
+    if rest:
+        log.warning(
+            f"disk {spec.id}: {spec.path} has {size} bytes; the last {rest} are no whole sector "
+            f"and the guest does not see them"
+        )
+    return size - rest
+
+
+def _check_same(spec: BlockSpec, fd: int) -> None:
+    """Refuse a command line that names another disk than the running guest has."""
+    access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    if (access == os.O_RDONLY) != spec.read_only:
+        was = "read-only" if access == os.O_RDONLY else "writable"
+        raise ConfigError(f"disk {spec.id}: the running guest has it {was}, this command line not")
+    try:
+        there = os.stat(spec.path)
+    except OSError:
+        return  # renamed or removed meanwhile: the guest keeps the file it has
+    here = os.fstat(fd)
+    if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+        raise ConfigError(
+            f"disk {spec.id}: {spec.path} is not the file that the running guest has"
+        )
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or errno.EIO)
