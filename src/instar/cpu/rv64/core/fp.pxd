@@ -1,41 +1,75 @@
-# Host floating point for core/fp.py. Noinline and volatile: the compiler must not move arithmetic over fenv calls.
+# What floating point needs of C; shared by softfp.py and fp.py.
+
 cdef extern from *:
     """
-    #define H2(n,t,op) static __attribute__((noinline)) t n(t a, t b){volatile t x=a; volatile t y=b; volatile t r=x op y; return r;}
-    H2(h_addd,double,+) H2(h_subd,double,-) H2(h_muld,double,*) H2(h_divd,double,/)
-    H2(h_adds,float,+) H2(h_subs,float,-) H2(h_muls,float,*) H2(h_divs,float,/)
-    static __attribute__((noinline)) float h_d2s(double a){volatile double x=a; volatile float r=(float)x; return r;}
-    static __attribute__((noinline)) double h_l2d(long long a){volatile long long x=a; volatile double r=(double)x; return r;}
-    static __attribute__((noinline)) double h_ul2d(unsigned long long a){volatile unsigned long long x=a; volatile double r=(double)x; return r;}
-    static __attribute__((noinline)) float h_l2s(long long a){volatile long long x=a; volatile float r=(float)x; return r;}
-    static __attribute__((noinline)) float h_ul2s(unsigned long long a){volatile unsigned long long x=a; volatile float r=(float)x; return r;}
+    typedef unsigned __int128 u128;
+    static inline unsigned int clz64(unsigned long long v) { return (unsigned int)__builtin_clzll(v); }
     """
-    double h_addd(double,double) noexcept nogil
-    double h_subd(double,double) noexcept nogil
-    double h_muld(double,double) noexcept nogil
-    double h_divd(double,double) noexcept nogil
-    float h_adds(float,float) noexcept nogil
-    float h_subs(float,float) noexcept nogil
-    float h_muls(float,float) noexcept nogil
-    float h_divs(float,float) noexcept nogil
-    float h_d2s(double) noexcept nogil
-    double h_l2d(i64) noexcept nogil
-    double h_ul2d(u64) noexcept nogil
-    float h_l2s(i64) noexcept nogil
-    float h_ul2s(u64) noexcept nogil
-cdef extern from "fenv.h" nogil:
-    int feclearexcept(int) noexcept
-    int fetestexcept(int) noexcept
-    int fesetround(int) noexcept
-    int FE_INVALID, FE_DIVBYZERO, FE_OVERFLOW, FE_UNDERFLOW, FE_INEXACT, FE_ALL_EXCEPT
-    int FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_DOWNWARD
+    ctypedef unsigned long long u128  # wider than Cython knows; it only matters to C
+    u32 clz64(u64 value) noexcept nogil  # value is not 0
+
+cdef extern from "float.h" nogil:
+    double DBL_MIN, DBL_MAX
+    float FLT_MIN, FLT_MAX
+
 cdef extern from "math.h" nogil:
-    double sqrt(double) noexcept
-    float sqrtf(float) noexcept
-    double fma(double, double, double) noexcept
-    float fmaf(float, float, float) noexcept
-    double rint(double) noexcept
-    double trunc(double) noexcept
-    double floor(double) noexcept
-    double ceil(double) noexcept
-    double round(double) noexcept
+    double sqrt(double)
+    float sqrtf(float)
+    double fma(double, double, double)
+    float fmaf(float, float, float)
+    double fabs(double)
+    float fabsf(float)
+
+cdef enum:  # exception flags, as in fcsr
+    NX = 1
+    UF = 2
+    OF = 4
+    DZ = 8
+    NV = 16
+
+cdef enum:  # rounding modes, as in fcsr
+    RNE = 0
+    RTZ = 1
+    RDN = 2
+    RUP = 3
+    RMM = 4
+
+cdef enum:
+    KIND_ZERO = 0
+    KIND_NORMAL = 1
+    KIND_INF = 2
+    KIND_QNAN = 3
+    KIND_SNAN = 4
+
+cdef enum:  # bits 6..2 of the word
+    OPCODE_MSUB = 17
+    OPCODE_NMSUB = 18
+    OPCODE_NMADD = 19
+    OPCODE_FP = 20
+
+cdef enum:  # bits 31..27 of the word
+    FUNCT_ADD = 0
+    FUNCT_SUB = 1
+    FUNCT_MUL = 2
+    FUNCT_DIV = 3
+    FUNCT_SIGN = 4
+    FUNCT_MINMAX = 5
+    FUNCT_RESIZE = 8
+    FUNCT_SQRT = 11
+    FUNCT_COMPARE = 20
+    FUNCT_TO_INT = 24
+    FUNCT_FROM_INT = 26
+    FUNCT_MOVE_OUT = 28
+    FUNCT_MOVE_IN = 30
+
+ctypedef struct Unpacked:
+    i64 exp
+    u64 sig
+    u32 sign
+    u32 kind
+
+ctypedef struct FpEnv:
+    u32 rm  # rounding mode, not DYN
+    u32 flags  # raised by this instruction
+
+ctypedef FpEnv* pFpEnv
