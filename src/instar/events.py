@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import time_ns
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -11,12 +13,18 @@ if TYPE_CHECKING:
 
 
 class EventBus:
-    """Hand each event to every subscriber, in the order of subscription, in the main thread."""
+    """Hand each event to every subscriber, in the order of subscription, in the main thread.
 
-    __slots__ = ("_listeners",)
+    Attributes:
+        stamp_ns: When the event that is being delivered happened, ns since the epoch.
+    """
+
+    __slots__ = ("_held", "_listeners", "stamp_ns")
 
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
+        self._held: list[tuple[int, str, Data]] | None = None
+        self.stamp_ns = 0
 
     def subscribe(self, listener: Listener) -> None:
         """Call ``listener(name, data)`` for each event from now on."""
@@ -27,7 +35,24 @@ class EventBus:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
+    def hold(self) -> None:
+        """Keep events, in order and with their times, until :meth:`release`: the listeners are not there yet."""
+        self._held = []
+
+    def release(self) -> None:
+        """Deliver what was kept."""
+        held, self._held = self._held or [], None
+        for stamp_ns, name, data in held:
+            self._deliver(stamp_ns, name, data)
+
     def emit(self, name: str, data: Data | None = None) -> None:
         """Send one event (``name`` as in QMP, such as ``STOP``)."""
+        if self._held is None:
+            self._deliver(time_ns(), name, data or {})
+        else:
+            self._held.append((time_ns(), name, data or {}))
+
+    def _deliver(self, stamp_ns: int, name: str, data: Data) -> None:
+        self.stamp_ns = stamp_ns
         for listener in tuple(self._listeners):
-            listener(name, data or {})
+            listener(name, data)

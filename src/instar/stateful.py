@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from instar.cpr.state import State
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
             """Return live state or a copy; the source does not change."""
             ...
 
-        def load_state(self, state: State, /) -> None:
+        def load_state(self, state: Any, /) -> None:  # noqa: ANN401 - each takes its own state_class
             """Take over ``state``.
 
             An optional ``post_load()`` is called once everything is loaded, to recompute outputs such as interrupts.

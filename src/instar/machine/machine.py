@@ -9,10 +9,11 @@ from __future__ import annotations
 import _thread
 
 from instar import log
-from instar.cpr.state import State, StateInvalidError, state, text, u
+from instar.cpr.errors import StateInvalidError
+from instar.cpr.state import State, i, state, text, u
 from instar.errors import CommandError
 from instar.events import EventBus
-from instar.machine.parts import Cpu, Region
+from instar.machine.parts import Cpu, Disk, Region
 from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ class MachineState(State):
         "What the guest asked for and did not get yet: reset, shutdown; or internal-error.", max=32
     )
     pending_status: int = u(8, "With a pending shutdown: the exit status.")
+    replay_break: int = i(64, "Instruction count to stop at, -1: none.", default=-1)
 
     def check(self) -> None:
         """Refuse a run state or a wish that does not exist."""
@@ -88,7 +90,6 @@ class Machine:
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
         self._ending = False
-        self._break = NO_BREAK
 
     def attach(self, parts: Parts) -> None:
         """Give the machine what it runs; once, before anything else is called."""
@@ -97,7 +98,8 @@ class Machine:
         self._drainables = parts.drainables
         self.space = parts.space
         self.memory_backends = parts.memory_backends
-        self.block_devices = parts.block_devices
+        self.block_devices = [Disk(block, device) for block, device in parts.disks]
+        self._disks = [block for block, _ in parts.disks]
         self.stateful += parts.stateful
 
     def post(self, callback: Callable[[], object]) -> None:
@@ -146,9 +148,15 @@ class Machine:
             self.halt("paused")
 
     def resume(self) -> None:
-        """Let the harts run and tell so (RESUME); running already is fine."""
+        """Let the harts run and tell so (RESUME); running already is fine.
+
+        Raises:
+            InstarError: a disk is in use elsewhere by now; the machine did not start.
+        """
         if self.running:
             return
+        for disk in self._disks:
+            disk.activate()
         self._states.set("running")
         self._run_harts()
         self.events.emit(
@@ -178,6 +186,11 @@ class Machine:
         self.vcpus.core.clock_stop()
         for backend in self._drainables:
             backend.drain()
+
+    def release_disks(self) -> None:
+        """Give the disks up for another program (their locks, after a flush); running again takes them back."""
+        for disk in self._disks:
+            disk.inactivate()
 
     @property
     def needs_reset(self) -> bool:
@@ -261,7 +274,7 @@ class Machine:
     @property
     def replay_break(self) -> int:
         """The instruction count at which the machine will stop, -1 if none is set."""
-        return self._break
+        return self.state.replay_break
 
     def set_replay_break(self, icount: int) -> None:
         """Stop when ``icount`` instructions were executed; -1 forgets the break.
@@ -276,7 +289,7 @@ class Machine:
             now = self.vcpus.core.icount
             if icount == NO_BREAK or icount > now:
                 self.vcpus.core.set_break(icount)
-                self._break = icount
+                self.state.replay_break = icount
             return now
 
         now = self.vcpus.parked(set_it)
@@ -310,7 +323,7 @@ class Machine:
         self.loop.call_threadsafe(self._break_reached)
 
     def _break_reached(self) -> None:
-        self._break = NO_BREAK
+        self.state.replay_break = NO_BREAK
         self.stop()
 
     def _request(self, kind: str, status: int) -> None:
@@ -344,3 +357,4 @@ class Machine:
     def load_state(self, state: MachineState) -> None:
         """Take over; whoever loads decides by ``state.runstate`` whether to start."""
         self.state = state
+        self.vcpus.core.set_break(state.replay_break)

@@ -33,12 +33,13 @@ class Parts:
 
     Attributes:
         stateful: In the order of loading; the machine itself comes before.
+        disks: With the guest device that uses each, "" if none.
         drainables: In the order of draining: back ends first, then what their completions feed.
     """
 
     __slots__ = (
-        "block_devices",
         "board",
+        "disks",
         "drainables",
         "memory_backends",
         "space",
@@ -54,7 +55,7 @@ class Parts:
         space: AddressSpace,
         drainables: Sequence[Drainable],
         memory_backends: Sequence[MemoryBackend],
-        block_devices: Sequence[Disk],
+        disks: Sequence[tuple[RawBlock, str]],
         stateful: Sequence[Stateful],
     ) -> None:
         self.vcpus = vcpus
@@ -62,7 +63,7 @@ class Parts:
         self.space = space
         self.drainables = drainables
         self.memory_backends = memory_backends
-        self.block_devices = block_devices
+        self.disks = disks
         self.stateful = stateful
 
 

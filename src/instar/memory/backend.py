@@ -36,6 +36,7 @@ MAX_SIZE: Final = 1 << 40  # bytes; more than any guest here can address
 _MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman.h>, not named by Python 3.11's stubs
 _MADV_POPULATE_WRITE: Final = 23  # Linux 5.14, not named by Python 3.11
 FD_OWNER: Final = "memory"
+_ZEROS: Final = bytes(1 << 20)
 
 
 class BackendSpec:
@@ -109,6 +110,15 @@ class RamBlock:
         self.share = share
         self.adopted = adopted
         self.view = memoryview(mapping)
+
+    def clear(self) -> None:
+        """Make all bytes zero, giving their pages back to the host where it can."""
+        try:
+            self.map.madvise(mmap.MADV_REMOVE if self.share else mmap.MADV_DONTNEED)
+        except OSError:  # a file system without holes
+            for start in range(0, self.size, len(_ZEROS)):
+                end = min(self.size, start + len(_ZEROS))
+                self.view[start:end] = _ZEROS[: end - start]
 
 
 def open_backend(spec: BackendSpec, fds: FdTable) -> RamBlock:

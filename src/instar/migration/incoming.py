@@ -1,0 +1,172 @@
+"""The new program's half: read, check everything, then load and run. On the resume path.
+
+Until the first state is applied a failure leaves the machine as it was, and another try is possible.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+
+from instar._version import VERSION
+from instar.cpr.errors import StateInvalidError
+from instar.cpr.stream import Reader
+from instar.errors import CommandError, HostError
+from instar.migration.report import Report
+from instar.migration.sections import read_sections
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from instar.cpr.carriers import Adopted
+    from instar.machine.runstate import RunState
+    from instar.migration.channels import Address
+    from instar.migration.migration import Migration
+    from instar.migration.sections import Loaded
+
+TURN: Final = 16 << 20  # bytes of RAM read in one turn of the main loop
+
+
+class Incoming:
+    """One incoming migration.
+
+    Args:
+        migration: Whose machine is loaded.
+        address: Where the state is.
+        adopted: What the program before this one handed over; None if this one was started on its own.
+    """
+
+    def __init__(self, migration: Migration, address: Address, adopted: Adopted | None) -> None:
+        self._migration = migration
+        self._machine = migration.machine
+        self._adopted = adopted
+        self._fd = self._open(address)
+        self.report = _inherited_report(adopted)
+        self._loaded: Loaded | None = None
+        try:
+            self._reader = Reader(self._fd, offset=address.offset)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _open(self, address: Address) -> int:
+        if not address.path:
+            fd = -1 if self._adopted is None else self._adopted.fds.take("migration/main", 0)
+            if fd < 0:
+                raise CommandError(
+                    "memfd: no program before this one left its state in a memfd; nothing was loaded"
+                )
+            return fd
+        try:
+            return os.open(address.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as e:
+            raise HostError(
+                f"cannot open migration file {address.path}: {os.strerror(e.errno or 0)}"
+            ) from e
+
+    def check(self) -> None:
+        """Read and check all state against this machine; nothing is changed.
+
+        Raises:
+            StateError, InstarError: it does not fit; another try is possible.
+        """
+        try:
+            self._check_ram()
+            migration = self._migration
+            things = [
+                migration.ram_box,
+                *self._machine.stateful,
+                migration.settings,
+                *migration.host.things(),
+            ]
+            fds = None if self._adopted is None else self._adopted.fds
+            self._loaded = read_sections(self._reader, things, fds)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _check_ram(self) -> None:
+        """Refuse a state whose RAM is neither in the stream nor inherited: the guest would find zeros."""
+        sent = {bulk.name for bulk in self._reader.manifest.bulk}
+        for backend in self._machine.memory_backends:
+            if backend.id not in sent and not backend.block.adopted:
+                raise StateInvalidError(
+                    f"{backend.id}: mode {self._reader.manifest.mode} left RAM in place, but this program inherited "
+                    "no such RAM; nothing was loaded"
+                )
+
+    def load(self) -> None:
+        """Load RAM, if it is in the stream, then everything else at once; ends in :meth:`_finish`."""
+        if self._reader.manifest.bulk:
+            views = {backend.id: backend.block.view for backend in self._machine.memory_backends}
+            for backend in self._machine.memory_backends:
+                backend.block.clear()
+            self._reader.load_bulk(views)
+            self._machine.loop.call_soon(self._turn)
+        else:
+            self._finish()
+
+    def _turn(self) -> None:
+        try:
+            done = self._reader.step(TURN)
+        except Exception as e:
+            self._migration.incoming_failed(e)
+            return
+        if done:
+            self._finish()
+        else:
+            self._machine.loop.call_soon(self._turn)
+
+    def _finish(self) -> None:
+        start = monotonic_ns()
+        if self._loaded is not None:
+            with self._machine.lock:
+                self._loaded.apply()
+        os.close(self._fd)
+        self.report.new_version = VERSION
+        loaded = monotonic_ns()
+        self.report.add_phase("load", start, loaded)
+        self._go(loaded)
+        self._migration.incoming_done(self.report)
+
+    def _go(self, start_ns: int) -> None:
+        """Run if it ran, else do what it did."""
+        before = self._machine.state.runstate
+        if before == "running" and self._machine.autostart:
+            self._migration.set_status("completed")
+            self._machine.resume()
+            self.report.resumed_ns = monotonic_ns()
+            self.report.add_phase("resume", start_ns, self.report.resumed_ns)
+        else:
+            self._machine.set_runstate(_stopped_state(before))
+            self._migration.set_status("completed")
+
+
+_KEPT: Final[tuple[RunState, ...]] = (
+    "prelaunch",
+    "shutdown",
+    "internal-error",
+    "io-error",
+    "postmigrate",
+)
+
+
+def _stopped_state(before: str) -> RunState:
+    for state in _KEPT:
+        if before == state:
+            return state
+    return "paused"
+
+
+def _inherited_report(adopted: Adopted | None) -> Report:
+    """Go on with the report of the program before, adding how long it took to get here."""
+    if adopted is None:
+        return Report("normal", VERSION)
+    record = adopted.info.get("report")
+    report = Report.from_record(record if isinstance(record, dict) else {})  # pyright: ignore[reportUnknownArgumentType]
+    exec_ns = adopted.info.get("exec-ns")
+    if isinstance(exec_ns, int):
+        report.add_phase("exec", exec_ns, adopted.started_ns)
+    report.add_phase("build", adopted.started_ns, monotonic_ns())
+    return report

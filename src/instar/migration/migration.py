@@ -1,0 +1,257 @@
+"""Migration of one machine: parameters, status, and the way out and in.
+
+The outgoing half is imported when it is first used; the rest is on the resume path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from instar import log
+from instar.cpr.blockers import Blockers
+from instar.cpr.errors import CprError
+from instar.cpr.notifiers import Notifiers
+from instar.errors import CommandError, InstarError
+from instar.migration.channels import resolve
+from instar.migration.incoming import Incoming
+from instar.migration.parameters import MODES, Settings
+from instar.migration.sections import RamBox
+from instar.migration.status import StatusMachine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Protocol
+
+    from instar.cpr.carriers import Adopted
+    from instar.cpr.fds import Fds
+    from instar.machine.machine import Machine
+    from instar.migration.outgoing import Outgoing
+    from instar.migration.report import Report
+    from instar.migration.status import Status
+    from instar.stateful import Stateful
+
+    class Host(Protocol):
+        """The program around the machine: what of it an update carries."""
+
+        def things(self) -> Sequence[Stateful]:
+            """Return character devices, monitors and the like."""
+            ...
+
+        def save_fds(self, fds: Fds, /) -> None:
+            """Name the descriptors that they keep."""
+            ...
+
+
+RAM_REASON = (
+    "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "
+    "and aux-ram-share=on is required."
+)
+_IN_PLACE = ("cpr-transfer", "cpr-exec")  # modes that leave RAM where it is
+
+
+class Migration:
+    """Migration and update of ``machine``.
+
+    Args:
+        machine: What migrates.
+        fds: Named descriptors that cross an update.
+        host: The rest of the program.
+        on_fatal: Called with a sentence when an incoming migration failed and the process should end.
+    """
+
+    def __init__(
+        self, machine: Machine, fds: Fds, host: Host, on_fatal: Callable[[str], object]
+    ) -> None:
+        self.machine = machine
+        self.fds = fds
+        self.host = host
+        self.settings = Settings()
+        self.status_machine = StatusMachine()
+        self.blockers = Blockers(MODES)
+        self.notifiers = Notifiers(MODES, log.warning)
+        self.ram_box = RamBox(machine.memory_backends)
+        self._on_fatal = on_fatal
+        self._outgoing: Outgoing | None = None
+        self._report: Report | None = None
+        self._adopted: Adopted | None = None
+        self._waiting = False  # an incoming migration may be started
+        self._exit_on_error = True
+        for backend in machine.memory_backends:
+            if not backend.share:
+                self.blockers.add(RAM_REASON.format(backend.id), *_IN_PLACE)
+
+    def block_private_aux_ram(self, block_id: str) -> None:
+        """Note that the RAM block that holds boot images would not cross (``aux-ram-share=off``)."""
+        self.blockers.add(RAM_REASON.format(block_id), *_IN_PLACE)
+
+    # What monitors see
+
+    @property
+    def status(self) -> Status:
+        """QEMU's MigrationStatus."""
+        return self.status_machine.current
+
+    @property
+    def parameters(self) -> Mapping[str, object]:
+        """All parameters by QMP name."""
+        return self.settings.parameters
+
+    @property
+    def capabilities(self) -> Mapping[str, bool]:
+        """All capabilities by name."""
+        return self.settings.capabilities
+
+    def set_parameters(self, values: Mapping[str, object]) -> None:
+        """Set these, all or none (CommandError)."""
+        if self.status_machine.in_progress:
+            raise CommandError("There's a migration process in progress")
+        self.settings.set_parameters(values)
+
+    def set_capabilities(self, values: Mapping[str, bool]) -> None:
+        """Switch these, all or none (CommandError)."""
+        if self.status_machine.in_progress:
+            raise CommandError("There's a migration process in progress")
+        self.settings.set_capabilities(values)
+
+    def info(self) -> Mapping[str, object]:
+        """Return what ``query-migrate`` replies."""
+        shown: dict[str, object] = {}
+        if self.status != "none":
+            shown["status"] = self.status
+        if self.status_machine.error:
+            shown["error-desc"] = self.status_machine.error
+        report = self._outgoing.report if self._outgoing is not None else self._report
+        if report is not None and self.status != "none":
+            shown.update(report.info())
+            if report.transferred:
+                shown["ram"] = _ram_info(report)
+        if reasons := self.blockers.reasons(self.settings.mode):
+            shown["blocked-reasons"] = reasons
+        return shown
+
+    def emit(self, name: str, data: Mapping[str, object]) -> None:
+        """Send a migration event to clients that want them (capability ``events``)."""
+        if self.settings.capabilities["events"]:
+            self.machine.events.emit(name, data)
+
+    def set_status(self, new: Status) -> None:
+        """Go on to ``new`` and say so."""
+        self.status_machine.set(new)
+        self.emit("MIGRATION", {"status": new})
+
+    # Out
+
+    def migrate(
+        self,
+        *,
+        uri: str | None = None,
+        channels: Sequence[Mapping[str, object]] | None = None,
+        resume: bool = False,
+    ) -> None:
+        """Start; what follows is told by events and :meth:`info`.
+
+        Raises:
+            InstarError, CprError: refused; the guest was not stopped and nothing is left behind.
+        """
+        self._check_idle()
+        if resume:
+            raise CommandError("Cannot resume if there is no paused migration")
+        address = resolve(uri, channels)
+        mode = self.settings.mode
+        if mode not in ("normal", "cpr-exec"):
+            raise CommandError(
+                f"migration mode {mode} is not available in this version, normal and cpr-exec are"
+            )
+        if mode == "normal" and not address.path:
+            raise CommandError("memfd: is for mode cpr-exec: nobody else could read it")
+        from instar.migration.outgoing import Outgoing  # noqa: PLC0415 - not on the resume path
+
+        self._outgoing = Outgoing(self, address)
+        self._outgoing.start()
+
+    def _check_idle(self) -> None:
+        if self.status_machine.in_progress:
+            raise CommandError("There's a migration process in progress")
+        if self.machine.runstate == "inmigrate":
+            raise CommandError("Guest is waiting for an incoming migration")
+        if self.machine.runstate == "postmigrate":
+            raise CommandError("Can't migrate the vm that was paused due to previous migration")
+
+    def cancel(self) -> None:
+        """Cancel what is under way; nothing under way is fine."""
+        if self.status_machine.in_progress and self._outgoing is not None:
+            self._outgoing.cancel()
+
+    def continue_(self, state: str) -> None:
+        """Go on from ``state`` (only ``pre-switchover`` waits).
+
+        Raises:
+            CommandError: the migration does not wait there.
+        """
+        if self._outgoing is None or self.status != "pre-switchover" or state != self.status:
+            raise CommandError(f"Migration not in expected state: {self.status}")
+        self._outgoing.go_on_from_pre_switchover()
+
+    # In
+
+    def expect_incoming(self, adopted: Adopted | None) -> None:
+        """Wait for :meth:`incoming`; the machine is in run state inmigrate."""
+        self._adopted = adopted
+        self._waiting = True
+        self.machine.set_runstate("inmigrate")
+
+    def incoming(
+        self,
+        *,
+        uri: str | None = None,
+        channels: Sequence[Mapping[str, object]] | None = None,
+        exit_on_error: bool = True,
+    ) -> None:
+        """Load the machine from where ``uri`` or ``channels`` say.
+
+        Raises:
+            InstarError, CprError: refused before anything was loaded; another try is possible.
+        """
+        if self.machine.runstate != "inmigrate":
+            raise CommandError("'-incoming' was not specified on the command line")
+        if not self._waiting:
+            raise CommandError("The incoming migration has already been started")
+        incoming = Incoming(self, resolve(uri, channels), self._adopted)
+        incoming.check()
+        self._waiting = False
+        self._exit_on_error = exit_on_error
+        self.status_machine.set("active")
+        try:
+            incoming.load()
+        except (InstarError, CprError, OSError) as e:
+            self.incoming_failed(e)
+
+    def incoming_failed(self, error: Exception) -> None:
+        """End with the machine half loaded: it never ran here and must not."""
+        self.status_machine.set("failed", str(error))
+        self.emit("MIGRATION", {"status": "failed"})
+        if self._exit_on_error:
+            self._on_fatal(f"incoming migration: {error}")
+        self._waiting = True
+
+    def incoming_done(self, report: Report) -> None:
+        """Keep what is known about the update."""
+        self._report = report
+        self._adopted = None
+
+
+def _ram_info(report: Report) -> dict[str, object]:
+    """QEMU's members of ``ram``; what nothing here counts is 0."""
+    taken_s = max(1, report.ended_ns - report.began_ns) / 1e9
+    names = (
+        "remaining", "postcopy-requests", "multifd-bytes", "pages-per-second", "downtime-bytes", "postcopy-bytes",
+        "dirty-sync-missed-zero-copy", "precopy-bytes", "duplicate", "dirty-pages-rate", "normal-bytes", "normal",
+    )  # fmt: skip
+    shown: dict[str, object] = dict.fromkeys(names, 0)
+    shown["total"] = report.ram_bytes
+    shown["transferred"] = report.transferred
+    shown["dirty-sync-count"] = 2
+    shown["page-size"] = os.sysconf("SC_PAGESIZE")
+    shown["mbps"] = round(report.transferred * 8 / taken_s / 1e6, 2) if report.ended_ns > 0 else 0
+    return shown

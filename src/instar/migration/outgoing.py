@@ -1,0 +1,320 @@
+"""The old program's half of a migration: a table of steps, each with its way back.
+
+The table is walked from the main loop, one row a turn, so monitors are served in between; whatever fails, the rows that
+were begun are undone in reverse and the guest goes on. Not on the resume path.
+
+Source: own; order of events and texts as QEMU's.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import stat
+from time import monotonic_ns
+
+from instar import log
+from instar._version import VERSION
+from instar.cpr.carriers import ExecCarrier
+from instar.cpr.errors import CprError
+from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
+from instar.cpr.stream import Writer
+from instar.cpr.target import Target
+from instar.errors import CommandError, HostError, InstarError
+from instar.migration.report import Report
+from instar.migration.sections import write_sections
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from instar.cpr.lifecycle import PhaseEvent
+    from instar.machine.runstate import RunState
+    from instar.migration.channels import Address
+    from instar.migration.migration import Migration
+
+TURN: Final = 16 << 20  # bytes written in one turn of the main loop
+SPACE: Final = (
+    1 << 20
+)  # bytes a state without RAM may take; asked of the file system before the guest stops
+MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
+_SIGNALS: Final = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+
+_BEGIN: Final = (
+    Row("prepare", "blockers", "check_blockers"),
+    Row("prepare", "target", "open_target", "close_target"),
+    Row("prepare", "notify", "notify_setup", "notify_failed"),
+    Row("prepare", "setup", "begin_setup"),
+    Row("prepare", "channel", "open_channel", "close_channel"),
+    Row("prepare", "accepted", "leave_to_loop"),
+    Row("stop", "stop-vm", "stop_vm", "resume_vm"),
+    Row("save", "active", "begin_active"),
+    Row("save", "pre-switchover", "wait_if_asked"),
+    Row("save", "device", "save_devices"),
+    Row("save", "write", "write_some"),
+)
+EXEC: Final = Table(*_BEGIN, Row("exec", "exec", "execute", "drop_carrier"))
+NORMAL: Final = Table(*_BEGIN, Row("settle", "complete", "complete"))
+
+
+class Outgoing:
+    """One migration of a machine to a file, or of its monitor to another program.
+
+    Public methods without arguments are the actions and undos of the tables above.
+    """
+
+    def __init__(self, migration: Migration, address: Address) -> None:
+        self._migration = migration
+        self._machine = migration.machine
+        self._mode = (
+            migration.settings.mode
+        )  # fixed now: changing the parameter later does not reach us
+        self._command = list(migration.settings.command)
+        self._address = address
+        self._target: Target | None = None
+        self._carrier: ExecCarrier | None = None
+        self._channel = -1
+        self._created = False
+        self._before: RunState | None = None
+        self._masked: set[int] = set()
+        self._fds = migration.fds
+        self.report = Report(self._mode, VERSION)
+        self.report.began_ns = monotonic_ns()
+        self._run = Run(EXEC if self._mode == "cpr-exec" else NORMAL, self, emit=self._phase)
+
+    def start(self) -> None:
+        """Do what is done while the guest runs; the rest follows from the main loop.
+
+        Raises:
+            InstarError, CprError: refused; the guest never stopped and nothing is left behind.
+        """
+        try:
+            while self._run.advance() != "waiting":
+                pass
+        except (InstarError, CprError) as e:
+            self._failed(e)
+            raise
+        self._go_on()
+
+    def go_on_from_pre_switchover(self) -> None:
+        """Leave the state pre-switchover."""
+        self._go_on()
+
+    def cancel(self) -> None:
+        """Undo everything; the guest goes on if it ran."""
+        self._migration.set_status("cancelling")
+        try:
+            self._run.cancel()
+        except CprError as e:
+            log.error(f"cancelling the migration: {e}")
+        log.release()
+        if self._migration.status == "cancelling":  # before the stop there was no guest to resume
+            self._migration.set_status("cancelled")
+
+    def _go_on(self) -> None:
+        self._run.proceed()
+        self._machine.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        try:
+            status = self._run.advance()
+        except (InstarError, CprError) as e:
+            self._failed(e)
+            return
+        if status == "again":
+            self._machine.loop.call_soon(self._turn)
+
+    def _failed(self, error: Exception) -> None:
+        log.release()
+        if self._migration.status_machine.in_progress:
+            self._migration.set_status("failed")
+        if self._migration.status == "failed":
+            self._migration.status_machine.error = str(error)
+
+    def _phase(self, event: PhaseEvent) -> None:
+        self.report.add_phases([event])
+
+    # prepare: the guest runs
+
+    def check_blockers(self) -> None:
+        """Refuse when something cannot cross in this mode."""
+        self._migration.blockers.check(self._mode)
+
+    def open_target(self) -> None:
+        """Pin the program that will be executed."""
+        if self._mode != "cpr-exec":
+            return
+        if not self._command:
+            raise CommandError("cpr-exec mode requires setting cpr-exec-command")
+        self._target = Target.open(self._command[0])
+
+    def close_target(self) -> None:
+        """Forget the program."""
+        if self._target is not None:
+            self._target.close()
+
+    def notify_setup(self) -> None:
+        """Ask everybody who may object."""
+        self._migration.notifiers.setup(self._mode)
+
+    def notify_failed(self) -> None:
+        """Tell those who were asked that it is off."""
+        self._migration.notifiers.failed(self._mode)
+
+    def begin_setup(self) -> None:
+        """From here on this is a migration that clients see."""
+        self._migration.set_status("setup")
+
+    def open_channel(self) -> None:
+        """Open the main channel and make sure that there is room."""
+        address = self._address
+        try:
+            if not address.path:
+                self._channel = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
+                return
+            self._open_file(address.path)
+            if self._mode != "normal" and stat.S_ISREG(os.fstat(self._channel).st_mode):
+                _reserve(self._channel, address.offset)
+        except OSError as e:
+            raise HostError(
+                f"cannot open migration file {address.path}: {os.strerror(e.errno or 0)}"
+            ) from e
+
+    def _open_file(self, path: str) -> None:
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        try:
+            self._channel = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            self._created = True
+        except FileExistsError:
+            self._channel = os.open(path, flags)
+
+    def close_channel(self) -> None:
+        """Close the channel and remove a file that this migration made."""
+        if self._channel >= 0:
+            os.close(self._channel)
+            self._channel = -1
+        if self._created:
+            os.unlink(self._address.path)
+            self._created = False
+
+    def leave_to_loop(self) -> str:
+        """Answer the client; the main loop goes on."""
+        self.report.setup_ns = monotonic_ns()
+        return WAIT
+
+    # stop
+
+    def stop_vm(self) -> None:
+        """Stop the guest, remembering what it did."""
+        log.hold()  # nothing is written while the guest stands still
+        self._before = self._machine.runstate
+        self._machine.note_runstate()
+        if self._machine.running:
+            self.report.stopped_ns = monotonic_ns()
+        self._machine.halt("finish-migrate")
+
+    def resume_vm(self) -> None:
+        """Let the guest go on as before."""
+        self._migration.set_status(
+            "cancelled" if self._migration.status == "cancelling" else "failed"
+        )
+        if self._before == "running":
+            self._machine.resume()
+        elif self._before is not None:
+            self._machine.set_runstate(self._before)
+
+    # save: the guest stands still
+
+    def begin_active(self) -> None:
+        """Tell that the state is being moved; the second pass is QEMU's last one."""
+        self._migration.set_status("active")
+        self._migration.emit("MIGRATION_PASS", {"pass": 2})
+
+    def wait_if_asked(self) -> str | None:
+        """Stay here until ``migrate-continue`` with the capability pause-before-switchover."""
+        if not self._migration.settings.capabilities["pause-before-switchover"]:
+            return None
+        self._migration.set_status("pre-switchover")
+        return WAIT
+
+    def save_devices(self) -> None:
+        """Collect all state and name the descriptors that go along."""
+        self._migration.set_status("device")
+        migration = self._migration
+        things = [migration.ram_box, *self._machine.stateful]
+        self._fds = migration.fds.copy()
+        if self._mode == "cpr-exec":
+            things += [migration.settings, *migration.host.things()]
+            migration.host.save_fds(self._fds)
+        self._writer = Writer(
+            self._channel, offset=self._address.offset, program=VERSION, mode=self._mode
+        )
+        write_sections(self._writer, things, self._fds)
+        if self._mode == "normal":
+            for backend in self._machine.memory_backends:
+                self._writer.add_bulk(backend.id, backend.block.view)
+                self.report.ram_bytes += backend.size
+
+    def write_some(self) -> str | None:
+        """Write one turn's worth to the channel."""
+        try:
+            if not self._writer.step(TURN):
+                return AGAIN
+            if stat.S_ISREG(os.fstat(self._channel).st_mode):
+                os.ftruncate(self._channel, self._address.offset + self._writer.written)
+        except OSError as e:
+            raise HostError(
+                f"Unable to write to file {self._address.path}: {os.strerror(e.errno or 0)}"
+            ) from e
+        self.report.transferred = self._writer.written
+        return None
+
+    # exec
+
+    def execute(self) -> None:
+        """Replace this program; returns only by an exception."""
+        if self._target is None:
+            return
+        if not self._address.path:
+            self._fds.save(*MAIN_FD, self._channel, kind="memfd", owner="migration")
+        self._migration.notifiers.done(self._mode)
+        self._carrier = ExecCarrier(self._target)
+        # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
+        self._masked = _signal.pthread_sigmask(_signal.SIG_BLOCK, _SIGNALS)
+        self._carrier.save(
+            self._fds, {"report": self.report.to_record(), "exec-ns": monotonic_ns()}
+        )
+        self._carrier.execute(self._command, os.environ)
+
+    def drop_carrier(self) -> None:
+        """Take the hand-over back."""
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._masked)
+        if self._carrier is not None:
+            self._carrier.drop()
+
+    # mode normal
+
+    def complete(self) -> None:
+        """Give the disks up for the other side and end; the machine stays stopped."""
+        os.fsync(self._channel)
+        os.close(self._channel)
+        self._channel = -1
+        self._created = False
+        self._machine.release_disks()
+        self._machine.set_runstate("postmigrate")
+        self.report.ended_ns = monotonic_ns()
+        self._migration.notifiers.done(self._mode)
+        self._migration.set_status("completed")
+        log.release()
+
+
+def _reserve(fd: int, offset: int) -> None:
+    """Make the file system find the room now, while the guest runs; those that cannot tell are trusted."""
+    try:
+        os.posix_fallocate(fd, offset, SPACE)
+    except OSError as e:
+        if e.strerror and e.errno not in _CANNOT_TELL:
+            raise
+
+
+_CANNOT_TELL: Final = (95, 22, 19)  # EOPNOTSUPP, EINVAL, ENODEV

@@ -1,0 +1,138 @@
+"""The machine's state objects to and from a stream: all of them checked before any of them is changed."""
+
+from __future__ import annotations
+
+from instar import log
+from instar.cpr import state as states
+from instar.cpr.errors import StateInvalidError
+from instar.cpr.state import State, state, subs, text, u
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, Final
+
+    from instar.cpr.fds import Fds
+    from instar.cpr.stream import Reader, Writer
+    from instar.machine.parts import MemoryBackend
+    from instar.stateful import Stateful
+
+# State of the host's side: the guest does not know it, so a program that does not have the thing may leave it.
+HOST_SIDE: Final = ("chardev/", "monitor/", "named-fds")
+
+
+@state("ram-block", version=1)
+class RamBlockState(State):
+    """One RAM block that the guest has."""
+
+    id: str = text("Name of the memory backend.", max=256)
+    size: int = u(64, "Size.", unit="bytes")
+
+
+@state("ram", version=1)
+class RamState(State):
+    """Which RAM blocks there are; their bytes stay in place or follow as bulk sections."""
+
+    blocks: list[RamBlockState] = subs(RamBlockState, "RAM blocks by name.", max=64)
+
+
+class RamBox:
+    """Checks that the RAM found is the RAM that was left."""
+
+    __slots__ = ("_backends",)
+    state_id = "ram"
+    state_class = RamState
+
+    def __init__(self, backends: Sequence[MemoryBackend]) -> None:
+        self._backends = backends
+
+    def save_state(self) -> RamState:
+        """Return the names and sizes of all blocks."""
+        return RamState(blocks=[RamBlockState(id=b.id, size=b.size) for b in self._backends])
+
+    def check_against(self, state: RamState) -> None:
+        """Refuse RAM of another name or size.
+
+        Raises:
+            StateInvalidError: a block is missing here, or has another size; nothing was changed.
+        """
+        mine = {b.id: b.size for b in self._backends}
+        for block in state.blocks:
+            if block.id not in mine:
+                raise StateInvalidError(
+                    f'Unknown ramblock "{block.id}", cannot accept migration', "ram.blocks"
+                )
+            if mine[block.id] != block.size:
+                raise StateInvalidError(
+                    f"Size mismatch: {block.id}: {block.size:#x} != {mine[block.id]:#x}",
+                    "ram.blocks",
+                )
+
+    def load_state(self, state: RamState) -> None:
+        """Do nothing more: RAM was compared before anything was loaded."""
+
+
+def write_sections(writer: Writer, things: Iterable[Stateful], fds: Fds) -> None:
+    """Add every object's state to ``writer``; descriptors among the state go to ``fds``."""
+    for thing in things:
+        record = states.save(thing.save_state(), fds=fds, owner=thing.state_id)
+        cls = thing.state_class
+        writer.add(thing.state_id, cls.state_name, cls.state_version, record)
+
+
+class Loaded:
+    """State objects that were read and checked, not yet given to the machine."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: list[tuple[Stateful, State]]) -> None:
+        self._pairs = pairs
+
+    def apply(self) -> None:
+        """Hand every object its state, then let each recompute its outputs."""
+        for thing, loaded in self._pairs:
+            thing.load_state(loaded)
+        for thing, _ in self._pairs:
+            post_load: Any = getattr(thing, "post_load", None)
+            if post_load is not None:
+                post_load()
+
+
+def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -> Loaded:
+    """Read and check the state of ``things``; nothing is changed yet.
+
+    An object of ours that the stream does not have keeps its reset state, as with QEMU.
+
+    Raises:
+        StateError: a record is damaged, too new or impossible, or belongs to an object that this machine lacks.
+    """
+    by_id = {thing.state_id: thing for thing in things}
+    found: dict[str, State] = {}
+    for section in reader.manifest.objects:
+        thing = by_id.get(section.id)
+        if thing is None:
+            _refuse_stranger(section.id)
+            continue
+        if section.state != thing.state_class.state_name:
+            raise StateInvalidError(
+                f"{section.id}: the stream has {section.state}, this machine {thing.state_class.state_name}"
+            )
+        found[section.id] = states.load(
+            thing.state_class, section.version, reader.record(section.id), fds=fds
+        )
+    for thing in things:
+        ram = found.get(thing.state_id)
+        if isinstance(thing, RamBox) and isinstance(ram, RamState):
+            thing.check_against(ram)
+    return Loaded([(thing, found[thing.state_id]) for thing in things if thing.state_id in found])
+
+
+def _refuse_stranger(object_id: str) -> None:
+    if object_id.startswith(HOST_SIDE):
+        log.warning(f"{object_id}: not on this command line, its state is dropped")
+        return
+    raise StateInvalidError(
+        f"Unknown section or instance '{object_id}' 0. Make sure that your current VM setup matches your saved VM "
+        "setup, including any hotplugged devices",
+        object_id,
+    )
