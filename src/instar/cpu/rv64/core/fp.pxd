@@ -13,12 +13,12 @@ cdef extern from "float.h" nogil:
     float FLT_MIN, FLT_MAX
 
 cdef extern from "math.h" nogil:
-    double sqrt(double)
-    float sqrtf(float)
-    double fma(double, double, double)
-    float fmaf(float, float, float)
-    double fabs(double)
-    float fabsf(float)
+    double sqrt(double) noexcept
+    float sqrtf(float) noexcept
+    double fma(double, double, double) noexcept
+    float fmaf(float, float, float) noexcept
+    double fabs(double) noexcept
+    float fabsf(float) noexcept
 
 cdef enum:  # exception flags, as in fcsr
     NX = 1
@@ -40,6 +40,9 @@ cdef enum:
     KIND_INF = 2
     KIND_QNAN = 3
     KIND_SNAN = 4
+
+cdef enum:
+    MSTATUS_FS = 0x6000
 
 cdef enum:  # bits 6..2 of the word
     OPCODE_MSUB = 17
