@@ -24,7 +24,7 @@ def users(line: str) -> tuple[list[str], str, list[str]]:
 def test_defaults_share_the_terminal_between_serial_port_and_monitor(line: str) -> None:
     made = config(line)
     assert made.chardevs == [ChardevConfig(kind="stdio", ident="serial0", mux=True, signal=False)]
-    assert made.monitors == [MonitorConfig(chardev="serial0")]
+    assert made.monitors == [MonitorConfig(chardev="serial0", ident="serial0")]
     assert made.serial == "serial0"
 
 
@@ -98,6 +98,11 @@ def test_mon_in_control_mode_is_a_qmp_monitor() -> None:
     assert made.monitors == [MonitorConfig(chardev="c", mode="control", pretty=True, ident="m")]
 
 
+def test_monitors_without_an_id_get_different_ones() -> None:
+    made = config("-chardev null,id=c,mux=on -mon c -mon c -mon c,id=c-2")
+    assert [monitor.id for monitor in made.monitors] == ["c", "c-3", "c-2"]
+
+
 def test_chardev_that_nobody_uses_is_a_warning() -> None:
     assert config("-chardev null,id=c").warnings == ["chardev 'c' is used by nothing"]
 
@@ -122,6 +127,7 @@ def test_chardev_that_nobody_uses_is_a_warning() -> None:
         ("-monitor unix:/m,help", "only server= and wait= may follow the path"),
         ("-monitor unix:/m,wait=off", "wait= needs server=on"),
         ("-chardev socket,id=c", "-chardev socket needs path="),
+        ("-chardev socket,id=c,path=" + "x" * 108, "allowed is a text of 1 to 107 bytes"),
         ("-chardev null,id=c,mux=on -mon c,id=m -mon c,id=m", "two monitors have the id 'm'"),
         ("-chardev null,id=c -mon c,pretty=on", "pretty=on is for mode=control only"),
     ],

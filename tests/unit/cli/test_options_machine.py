@@ -224,6 +224,7 @@ def test_boot_and_process_options_with_a_mistake_are_refused(argv: list[str], te
         ("file:a,offset=0", "file:a"),
         ("main,addr.transport=file,addr.filename=a,,b,addr.offset=0x10", "file:a,b,offset=16"),
         ("channel-type=main,addr.transport=file,addr.filename=a", "file:a"),
+        ("main,addr.transport=memfd", "memfd:"),
         ('{"channel-type":"main","addr":{"transport":"file","filename":"a","offset":4}}', "file:a,offset=4"),
     ],
 )  # fmt: skip
@@ -246,6 +247,8 @@ def test_incoming_given_twice_takes_the_last() -> None:
         "file:a,offset=x",
         "cpr,addr.transport=socket,addr.type=unix,addr.path=/s",
         "main,addr.transport=file",
+        "main,addr.transport=memfd,addr.filename=a",
+        "main,addr.transport=memfd,addr.offset=1",
         "main,addr.transport=file,addr.filename=",
         "main,addr.transport=file,addr.filename=a,,offset=3",
         "main,addr.transport=file,addr.filename=a,addr.mode=1",

@@ -148,10 +148,14 @@ class Characters:
                 raise error
             if not uses:
                 self._config.warnings.append(f"chardev {ident!r} is used by nothing")
-        _check_monitor_ids(self._config)
+        _name_monitors(self._config)
 
 
-def _check_monitor_ids(config: Config) -> None:
+def _name_monitors(config: Config) -> None:
+    """Give each monitor without ``id=`` a name of its own: its chardev's, numbered if that is taken.
+
+    Names must not depend on how a command line is spelled: a monitor's state is found by them.
+    """
     seen: set[str] = set()
     for monitor in config.monitors:
         if monitor.id in seen:
@@ -160,6 +164,13 @@ def _check_monitor_ids(config: Config) -> None:
             seen.add(monitor.id)
         if monitor.pretty and monitor.mode != "control":
             raise ConfigError(f"-mon {monitor.chardev}: pretty=on is for mode=control only")
+    for monitor in config.monitors:
+        number = 1
+        while not monitor.id:
+            name = monitor.chardev if number == 1 else f"{monitor.chardev[:120]}-{number}"
+            monitor.id = "" if name in seen else name
+            number += 1
+        seen.add(monitor.id)
 
 
 def _mode(text: str) -> MonitorMode:

@@ -221,7 +221,7 @@ class MonitorConfig(Record):
         self.chardev = chardev  # id of a ChardevConfig
         self.mode = mode  # readline is HMP, control is QMP
         self.pretty = pretty  # QMP: indented replies
-        self.id = ident
+        self.id = ident  # unique; parse gives those without one their chardev's
 
 
 class IcountConfig(Record):

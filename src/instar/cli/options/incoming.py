@@ -15,8 +15,8 @@ _ALLOWED = "allowed are file:PATH[,offset=N], memfd: and defer"
 _OFFSET = ",offset="
 _KEYS = (
     Key("channel-type", "choice", "channel", choices=("main",), required=True),
-    Key("addr.transport", "choice", "transport", choices=("file",), required=True),
-    Key("addr.filename", "text", "file", low=1, high=4095, required=True),
+    Key("addr.transport", "choice", "transport", choices=("file", "memfd"), required=True),
+    Key("addr.filename", "text", "file", low=1, high=4095),
     Key("addr.offset", "size", "bytes before the state", high=MAX_SIZE),
 )
 
@@ -75,6 +75,13 @@ def _channel_uri(channel: dict[str, Value]) -> str:
     for key in _KEYS:
         if key.required and key.name not in checked:
             raise ConfigError(f"-incoming: a channel needs {key.name}")
+    is_file = checked["addr.transport"] == "file"
+    if is_file != ("addr.filename" in checked) or (not is_file and "addr.offset" in checked):
+        raise ConfigError(
+            "-incoming: transport file needs addr.filename, transport memfd takes neither file nor offset"
+        )
+    if not is_file:
+        return "memfd:"
     return _file_uri(str(checked["addr.filename"]), int(checked.get("addr.offset", 0)))
 
 

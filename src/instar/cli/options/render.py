@@ -150,8 +150,7 @@ def _chardev_pairs(chardev: ChardevConfig) -> Pairs:
 
 
 def _monitor_pairs(monitor: MonitorConfig) -> Pairs:
-    pairs = [("mode", monitor.mode), ("pretty", _flag(monitor.pretty))]
-    return [*pairs, ("id", monitor.id)] if monitor.id else pairs
+    return [("id", monitor.id), ("mode", monitor.mode), ("pretty", _flag(monitor.pretty))]
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - this is what it writes
