@@ -142,7 +142,12 @@ def _find_option(word: str) -> Option:
         raise error
     option = BY_NAME.get(name)
     if option is None:
-        raise closest(ConfigError(f"unknown option {shorten(word)}"), name, BY_NAME, prefix="-")
+        raise closest(
+            ConfigError(f"unknown option {shorten(word)}; -help lists the options there are"),
+            name,
+            BY_NAME,
+            prefix="-",
+        )
     return option
 
 
