@@ -4,16 +4,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _thread import RLock
     from collections.abc import Callable
     from typing import Final, Protocol
 
     from instar.memory import AddressSpace
-
-    class Lock(Protocol):
-        """A plain lock."""
-
-        def __enter__(self) -> object: ...
-        def __exit__(self, *exc: object) -> object: ...
 
     class Firmware(Protocol):
         """The SBI extensions that are not the core's own business."""
@@ -38,7 +33,7 @@ class Bus:
         self,
         space: AddressSpace,
         firmware: Firmware,
-        lock: Lock,
+        lock: RLock,
         on_bug: Callable[[BaseException], object],
     ) -> None:
         self._space = space

@@ -88,7 +88,7 @@ class Incoming:
 
     def _check_ram(self) -> None:
         """Refuse a state whose RAM is neither in the stream nor inherited: the guest would find zeros."""
-        sent = {bulk.name for bulk in self._reader.manifest.bulk}
+        sent = self._reader.manifest.bulk
         for backend in self._machine.memory_backends:
             if backend.id not in sent and not backend.block.adopted:
                 raise StateInvalidError(

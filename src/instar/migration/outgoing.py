@@ -8,12 +8,11 @@ Source: own; order of events and texts as QEMU's.
 
 from __future__ import annotations
 
-import _signal
 import os
 import stat
 from time import monotonic_ns
 
-from instar import log
+from instar import log, signals
 from instar._version import VERSION
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import CprError
@@ -38,7 +37,6 @@ SPACE: Final = (
     1 << 20
 )  # bytes a state without RAM may take; asked of the file system before the guest stops
 MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
-_SIGNALS: Final = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 
 _BEGIN: Final = (
     Row("prepare", "blockers", "check_blockers"),
@@ -91,9 +89,9 @@ class Outgoing:
         try:
             while self._run.advance() != "waiting":
                 pass
-        except (InstarError, CprError) as e:
+        except CprError as e:
             self._failed(e)
-            raise
+            raise _own(e) from None
         self._go_on()
 
     def go_on_from_pre_switchover(self) -> None:
@@ -105,8 +103,8 @@ class Outgoing:
         self._migration.set_status("cancelling")
         try:
             self._run.cancel()
-        except CprError as e:
-            log.error(f"cancelling the migration: {e}")
+        except BaseExceptionGroup as e:  # an undo failed; the others were done
+            log.error(f"cancelling the migration: {e.exceptions[-1]}")
         log.release()
         if self._migration.status == "cancelling":  # before the stop there was no guest to resume
             self._migration.set_status("cancelled")
@@ -118,7 +116,7 @@ class Outgoing:
     def _turn(self) -> None:
         try:
             status = self._run.advance()
-        except (InstarError, CprError) as e:
+        except Exception as e:
             self._failed(e)
             return
         if status == "again":
@@ -129,7 +127,7 @@ class Outgoing:
         if self._migration.status_machine.in_progress:
             self._migration.set_status("failed")
         if self._migration.status == "failed":
-            self._migration.status_machine.error = str(error)
+            self._migration.status_machine.error = str(_own(error))
 
     def _phase(self, event: PhaseEvent) -> None:
         self.report.add_phases([event])
@@ -280,7 +278,7 @@ class Outgoing:
         self._migration.notifiers.done(self._mode)
         self._carrier = ExecCarrier(self._target)
         # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
-        self._masked = _signal.pthread_sigmask(_signal.SIG_BLOCK, _SIGNALS)
+        self._masked = signals.hold_ending()
         self._carrier.save(
             self._fds, {"report": self.report.to_record(), "exec-ns": monotonic_ns()}
         )
@@ -288,7 +286,7 @@ class Outgoing:
 
     def drop_carrier(self) -> None:
         """Take the hand-over back."""
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._masked)
+        signals.restore(self._masked)
         if self._carrier is not None:
             self._carrier.drop()
 
@@ -306,6 +304,11 @@ class Outgoing:
         self._migration.notifiers.done(self._mode)
         self._migration.set_status("completed")
         log.release()
+
+
+def _own(error: Exception) -> Exception:
+    """Return our own error, which says it all, where the engine wrapped it."""
+    return error.__cause__ if isinstance(error.__cause__, InstarError) else error
 
 
 def _reserve(fd: int, offset: int) -> None:

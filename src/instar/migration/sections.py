@@ -108,7 +108,7 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
     """
     by_id = {thing.state_id: thing for thing in things}
     found: dict[str, State] = {}
-    for section in reader.manifest.objects:
+    for section in reader.manifest.objects.values():
         thing = by_id.get(section.id)
         if thing is None:
             _refuse_stranger(section.id)

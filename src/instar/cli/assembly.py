@@ -1,0 +1,250 @@
+"""From a configuration to a machine: the one place where all parts meet, each in a function of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from instar.block import BlockSpec, open_block
+from instar.boards import virt
+from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
+from instar.boards.firmware import Firmware
+from instar.boards.virt_fdt import virt_fdt
+from instar.chardev import create, front_end
+from instar.cli.options.config import VirtioBlkConfig
+from instar.cli.vm import MonitorSlot, Vm
+from instar.cpu.rv64 import Core
+from instar.devices.virtio_blk import VirtioBlk
+from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
+from instar.machine.bus import Bus
+from instar.machine.clock import MachineClock
+from instar.machine.cpus import CoreBox, HartBox
+from instar.machine.machine import Machine
+from instar.machine.parts import MemoryBackend, Parts
+from instar.machine.serial import MachineTimers, SerialLine
+from instar.machine.vcpus import VcpuThread
+from instar.memory import AddressSpace, BackendSpec, open_backend
+from instar.migration.migration import Migration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from instar.block import RawBlock
+    from instar.boards.boot import BootImages
+    from instar.cli.options import Config
+    from instar.cli.options.config import RngConfig
+    from instar.devices.virtio_rng.entropy import EntropySource
+    from instar.cpr.fds import Fds
+    from instar.loop import Loop
+    from instar.virtio.device import VirtioDevice
+
+DEFAULT_RAM_ID: Final = "riscv_virt_board.ram"
+NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
+_ISA: Final = "rv64imafdc"
+_EXTENSIONS: Final = ("i", "m", "a", "f", "d", "c", "zicsr", "zifencei")
+
+
+def assemble(
+    config: Config,
+    loop: Loop,
+    fds: Fds,
+    *,
+    announce: Callable[[str], object],
+    on_fatal: Callable[[str], object],
+) -> Vm:
+    """Make everything that ``config`` asks for, over inherited descriptors where ``fds`` has them.
+
+    The machine is in run state prelaunch, reset, and its boot images are in RAM unless something is to come in.
+
+    Raises:
+        InstarError: something cannot be made; the process should end.
+    """
+    vm = Vm(loop, fds, config)
+    _make_chardevs(vm, announce)
+    vm.machine = Machine(
+        name=config.name,
+        uuid=config.uuid or NO_UUID,
+        loop=loop,
+        on_reset="shutdown" if config.no_reboot else "reset",
+        on_shutdown="pause" if config.no_shutdown else "poweroff",
+    )
+    parts = _make_parts(vm)
+    vm.machine.attach(parts)
+    vm.machine.autostart = not config.start_paused
+    vm.migration = Migration(vm.machine, fds, vm, on_fatal)
+    if not config.machine.aux_ram_share:
+        vm.migration.block_private_aux_ram(BLOCK_ID)
+    if not config.incoming:
+        vm.machine.locked(parts.board.reset)
+    return vm
+
+
+def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> None:
+    for c in vm.config.chardevs:
+        options = {
+            "path": c.path, "server": c.server, "wait": c.wait, "append": c.append, "signal": c.signal, "mux": c.mux,
+        }  # fmt: skip
+        vm.chardevs[c.id] = create(c.kind, c.id, options, vm.loop, vm.fds, announce=announce)
+    for monitor in vm.config.monitors:
+        vm.monitor_slots.append(
+            MonitorSlot(monitor, front_end(vm.chardevs[monitor.chardev], "monitor"))
+        )
+
+
+def _make_parts(vm: Vm) -> Parts:
+    config, machine = vm.config, vm.machine
+    space = AddressSpace()
+    backends = _make_memory(vm, space)
+    chardev = front_end(vm.chardevs[config.serial], "serial") if config.serial else None
+    serial = SerialLine(machine, chardev, hold=config.icount is None)
+    firmware = Firmware(
+        space.memory, serial, poweroff=machine.request_shutdown, reset=machine.request_reset
+    )
+    core = Core(
+        ram=backends[0].block.view,
+        ram_base=virt.RAM_BASE,
+        harts=config.smp.cpus,
+        bus=Bus(space, firmware, machine.lock, machine.on_bug),
+        icount_shift=-1 if config.icount is None else config.icount.shift,
+        sstc=config.cpu.sstc,
+        flush_everything=config.cpu.flush_everything,
+    )
+    space.memory.on_write(core.dma_written)
+    vcpus = VcpuThread(
+        core,
+        icount=config.icount is not None,
+        icount_sleep=config.icount is not None and config.icount.sleep,
+        on_break=machine.on_break,
+    )
+    clock = _make_clock(config, core)
+    disks = _make_disks(vm)
+    ports = virt.BoardPorts(
+        serial=serial,
+        clock=clock,
+        timers=MachineTimers(machine),
+        set_irq=vcpus.set_irq,
+        poweroff=machine.request_shutdown,
+        reset=machine.request_reset,
+    )
+    virtio, used_by = _make_virtio(vm, disks)
+    board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds))
+    harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
+    return Parts(
+        vcpus=vcpus,
+        board=board,
+        space=space,
+        drainables=[*disks.values(), serial],
+        memory_backends=backends,
+        disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
+        stateful=[clock, CoreBox(core), *harts, *board.stateful],
+    )
+
+
+def _make_memory(vm: Vm, space: AddressSpace) -> list[MemoryBackend]:
+    """Make all RAM blocks; the machine's own comes first and is what the guest sees."""
+    config = vm.config
+    main = config.machine.memory_backend
+    specs = [
+        BackendSpec(b.kind, b.id, b.size, share=b.share, prealloc=b.prealloc, path=b.mem_path)
+        for b in config.memory_backends
+    ]
+    if not main:
+        specs.insert(0, BackendSpec("ram", DEFAULT_RAM_ID, config.memory_size, share=False))
+    specs.sort(key=lambda spec: spec.id != (main or DEFAULT_RAM_ID))
+    backends = [
+        MemoryBackend(open_backend(spec, vm.fds), prealloc=spec.prealloc) for spec in specs
+    ]
+    space.add_ram(virt.RAM_BASE, backends[0].block)
+    return backends
+
+
+def _make_clock(config: Config, core: Core) -> MachineClock:
+    base_ns = -1
+    if config.rtc.base == "fixed":
+        base_ns = config.rtc.start * 1_000_000_000
+    elif config.rtc.base == "localtime":
+        base_ns = time.time_ns() + time.localtime().tm_gmtoff * 1_000_000_000
+    return MachineClock(core, rtc_follows_vm=config.rtc.clock == "vm", rtc_base_ns=base_ns)
+
+
+def _make_disks(vm: Vm) -> dict[str, RawBlock]:
+    disks: dict[str, RawBlock] = {}
+    for b in vm.config.blocks:
+        spec = BlockSpec(b.id, b.filename, read_only=b.read_only)
+        disks[b.id] = open_block(
+            spec,
+            vm.fds,
+            vm.machine.post,
+            inline=vm.config.icount is not None,
+            active=not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0,
+        )
+    return disks
+
+
+def _make_virtio(
+    vm: Vm, disks: dict[str, RawBlock]
+) -> tuple[dict[int, VirtioDevice], dict[str, str]]:
+    """Return the devices by slot, and the path of the device that uses each disk."""
+    devices: dict[int, VirtioDevice] = {}
+    used_by: dict[str, str] = {}
+    rngs = {rng.id: rng for rng in vm.config.rngs}
+    for device in vm.config.devices:
+        name = device.id or str(device.slot)
+        if isinstance(device, VirtioBlkConfig):
+            disk = disks[device.drive]
+            devices[device.slot] = VirtioBlk(
+                disk, serial=device.serial, state_id=f"virtio-blk/{name}"
+            )
+            place = (
+                f"/machine/peripheral/{device.id}"
+                if device.id
+                else f"/machine/peripheral-anon/device[{device.slot}]"
+            )
+            used_by[device.drive] = f"{place}/virtio-backend"
+        else:
+            devices[device.slot] = VirtioRng(_make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}")
+    return devices, used_by
+
+
+def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:
+    if rng is not None and rng.kind == "random":
+        return FileEntropy(rng.filename, vm.loop, vm.machine.post)
+    return SystemEntropy()
+
+
+def _make_boot(config: Config, fds: Fds) -> BootImages:
+    """Return the images of the program before, or read those of the command line."""
+    inherited = adopt_images(fds)
+    if inherited is not None:
+        return inherited
+    request = BootRequest(
+        kernel=config.kernel,
+        initrd=config.initrd,
+        cmdline=config.append,
+        ram_base=virt.RAM_BASE,
+        ram_size=config.memory_size,
+    )
+    extensions = [*_EXTENSIONS, "sstc"] if config.cpu.sstc else list(_EXTENSIONS)
+    multi_letter = "_".join(name for name in extensions if len(name) > 1)
+    if config.seed is None and config.icount is None:
+        seed = os.urandom(32)
+    else:  # an instruction-count clock promises the same run each time
+        seed = (config.seed or 0).to_bytes(8, "little") * 4
+
+    def make_fdt(initrd: tuple[int, int] | None) -> bytes:
+        return virt_fdt(
+            ram_base=virt.RAM_BASE,
+            ram_size=config.memory_size,
+            harts=config.smp.cpus,
+            isa=f"{_ISA}_{multi_letter}",
+            isa_extensions=extensions,
+            timebase=virt.TIMEBASE_HZ,
+            bootargs=config.append,
+            initrd=initrd,
+            rng_seed=seed,
+            virtio_slots=virt.VIRTIO_SLOTS,
+        )
+
+    return load_images(request, make_fdt, fds, share=config.machine.aux_ram_share)

@@ -1,0 +1,150 @@
+"""``instar-system``: one virtual machine. Started by a person, or by the program that it replaces.
+
+Exit statuses: 0 the machine was shut down; 1 an incoming migration failed; 2 the command line is wrong; 3 the host
+refused something; 70 a bug of ours; anything else is what the guest said when it powered off.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from instar import log, signals
+from instar.cli.assembly import assemble
+from instar.cli.options import Config, parse
+from instar.cpr.carriers import adopt
+from instar.cpr.errors import CprError
+from instar.cpr.fds import Fds
+from instar.errors import ConfigError, InstarError
+from instar.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from instar.cli.vm import Vm
+    from instar.cpr.carriers import Adopted
+
+PROGRAM: Final = "instar-system"
+INCOMING_FAILED: Final = 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    gc.disable()  # a collection inside the pause would be paid by the guest; on again once settled
+    _open_standard_fds()
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        adopted = adopt()
+        config = parse(words)
+        if not isinstance(config, Config):
+            return _print_text(config.topic)
+        return _run(config, adopted)
+    except (InstarError, CprError) as e:
+        _complain(e)
+        return e.exit_status if isinstance(e, InstarError) else INCOMING_FAILED
+
+
+def _run(config: Config, adopted: Adopted | None) -> int:
+    if adopted is None:
+        _set_up_process(config)
+    loop = Loop()
+    fatal: list[str] = []
+
+    def on_fatal(text: str) -> None:
+        fatal.append(text)
+        loop.quit()
+
+    fds = Fds() if adopted is None else adopted.fds
+    vm = assemble(config, loop, fds, announce=_announce, on_fatal=on_fatal)
+    vm.machine.events.hold()  # until there are monitors
+    signals.on_ending(lambda _number: loop.call_threadsafe(lambda: vm.machine.quit("host-signal")))
+    _begin(vm, config, adopted)
+    loop.call_soon(lambda: vm.settle(adopted))
+    try:
+        loop.run()
+    finally:
+        _close(vm)
+    for text in fatal:
+        log.error(text)
+    return INCOMING_FAILED if fatal else vm.machine.exit_status
+
+
+def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
+    """Let the machine do what the command line says: run, stay stopped, or load."""
+    if config.incoming:
+        vm.migration.expect_incoming(adopted)
+        if config.incoming != "defer":
+            vm.migration.incoming(uri=config.incoming)
+        return
+    if adopted is not None:
+        raise ConfigError(
+            "this command line would start the guest anew: it has no -incoming, but a running guest was handed over"
+        )
+    if not config.start_paused:
+        vm.machine.resume()
+
+
+def _close(vm: Vm) -> None:
+    """Leave the host as it was found: terminal modes, socket files, pid file."""
+    for slot in vm.monitor_slots:
+        if slot.monitor is not None:
+            slot.monitor.close()
+    for device in vm.chardevs.values():
+        device.close()
+    if vm.config.pidfile:
+        try:
+            os.unlink(vm.config.pidfile)
+        except OSError as e:
+            log.warning(
+                f"-pidfile {vm.config.pidfile}: {os.strerror(e.errno or 0)}; it was not removed"
+            )
+
+
+def _open_standard_fds() -> None:
+    """Give descriptors 0 to 2 a meaning if they are closed, lest a disk become standard output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(opened, True)  # noqa: FBT003 - positional only; the lowest free number is the one that was missing
+
+
+def _set_up_process(config: Config) -> None:
+    for text in config.warnings:
+        log.warning(text)
+    if config.process_name:
+        with open("/proc/self/comm", "w", encoding="utf-8") as comm:
+            comm.write(config.process_name)
+    if config.pidfile:
+        try:
+            fd = os.open(
+                config.pidfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+            )
+        except OSError as e:
+            raise ConfigError(
+                f"-pidfile {config.pidfile}: {os.strerror(e.errno or 0)}; nothing was started"
+            ) from e
+        os.write(fd, f"{os.getpid()}\n".encode())
+        os.close(fd)
+
+
+def _print_text(topic: str) -> int:
+    from instar.cli.options.help import help_text  # noqa: PLC0415 - nobody resumes into this
+
+    sys.stdout.write(help_text(topic))
+    sys.stdout.flush()
+    return 0
+
+
+def _announce(text: str) -> None:
+    log.warning(text)
+
+
+def _complain(error: Exception) -> None:
+    log.release()
+    log.error(str(error))
+    for note in getattr(error, "__notes__", ()):
+        log.error(note)

@@ -1,0 +1,91 @@
+"""Everything of one running program: the machine, what is around it, and what of that crosses an update."""
+
+from __future__ import annotations
+
+import gc
+
+from instar import log
+from instar.chardev.named import NamedFdTable
+from instar.monitor.state import MonitorState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from instar.chardev import Chardev
+    from instar.cli.options import Config, MonitorConfig
+    from instar.cpr.carriers import Adopted
+    from instar.cpr.fds import Fds
+    from instar.loop import Loop
+    from instar.machine.machine import Machine
+    from instar.migration.migration import Migration
+    from instar.monitor import Monitor
+    from instar.stateful import Stateful
+
+
+class MonitorSlot:
+    """Where a monitor will be: monitors are made after the guest runs, their state arrives before."""
+
+    __slots__ = ("config", "front", "monitor", "state", "state_id")
+    state_class = MonitorState
+
+    def __init__(self, config: MonitorConfig, front: Chardev) -> None:
+        self.config = config
+        self.front = front
+        self.state_id = f"monitor/{config.id}"
+        self.state: MonitorState | None = None
+        self.monitor: Monitor | None = None
+
+    def save_state(self) -> MonitorState:
+        """Return the monitor's state, or what arrived for it."""
+        if self.monitor is not None:
+            return self.monitor.save_state()
+        return self.state or MonitorState()
+
+    def load_state(self, state: MonitorState) -> None:
+        """Keep the state until the monitor is made."""
+        self.state = state
+
+
+class Vm:
+    """The parts of the program that monitors may act on (their ``Context``) and that an update carries (``Host``)."""
+
+    def __init__(self, loop: Loop, fds: Fds, config: Config) -> None:
+        self.loop = loop
+        self.fds = fds
+        self.config = config
+        self.chardevs: dict[str, Chardev] = {}
+        self.named_fds = NamedFdTable(fds)
+        self.monitor_slots: list[MonitorSlot] = []
+        self.machine: Machine
+        self.migration: Migration
+
+    def things(self) -> Sequence[Stateful]:
+        """Return what of the host's side has state: character devices, descriptors by name, monitors."""
+        chardevs = [part for device in self.chardevs.values() for part in device.parts()]
+        return [*chardevs, *self.monitor_slots]
+
+    def save_fds(self, fds: Fds) -> None:
+        """Name the descriptors of character devices; the other owners name theirs when they open them."""
+        for device in self.chardevs.values():
+            device.save_fds(fds)
+
+    def settle(self, adopted: Adopted | None) -> None:
+        """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for."""
+        from instar.migration import outgoing  # noqa: F401, PLC0415 - loaded here, so that migrate need not
+        from instar.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
+
+        for slot in self.monitor_slots:
+            kind = "qmp" if slot.config.mode == "control" else "hmp"
+            slot.monitor = Monitor(
+                kind, slot.front, self, slot.config.id, pretty=slot.config.pretty, state=slot.state
+            )
+            slot.state = None
+        self.machine.events.release()
+        log.release()
+        if adopted is not None:
+            for entry in adopted.fds.close_unclaimed():
+                log.warning(
+                    f"descriptor {entry.name}/{entry.ident} of the program before: nobody asked for it, closed"
+                )
+        gc.enable()
