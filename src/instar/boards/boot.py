@@ -247,7 +247,7 @@ def _fill_block(
     _HEAD.pack_into(block.view, 0, _MAGIC, entry, fdt, len(chunks))
     for n, (chunk, place) in enumerate(zip(chunks, places, strict=True)):
         _CHUNK.pack_into(
-            block.view, _HEAD.size + n * _CHUNK.size, chunk.gpa, place, chunk.length, chunk.span
+            block.view, _HEAD.size + n * _CHUNK.size, chunk.gpa, place, chunk.length, chunk.zeros
         )
         target = block.view[place : place + chunk.length]
         if chunk.data:
