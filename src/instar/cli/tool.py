@@ -1,0 +1,177 @@
+"""``instar``: the tool beside the monitor, for guest images.
+
+Exit statuses: 0 done; 2 what was asked for is wrong; 3 the host refused (network, disk, a missing program); 70 a bug of
+ours; 130 interrupted. Errors are one sentence on standard error, then a line for each hint.
+
+Source: own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from instar._version import VERSION
+from instar.cli.progress import reporter
+from instar.errors import ConfigError, InstarError
+from instar.image import debian
+from instar.image.store import Store, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from instar.image.manifest import Manifest
+
+    Command = Callable[[argparse.Namespace], None]
+
+INTERRUPTED = 130
+PROGRAM = "instar"
+EPILOG = """\
+exit status: 0 done, 2 what was asked for is wrong, 3 the host refused, 70 a bug, 130 interrupted
+files: images are kept in $INSTAR_CACHE, else $XDG_CACHE_HOME/instar, else ~/.cache/instar"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as everything else of ours does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message).hint(f"'{self.prog} --help' shows what is allowed")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; reference docs are made from it."""
+    root = _Parser(
+        prog=PROGRAM,
+        description="Guest images for Instar.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _runs(commands.add_parser("version", help="print the version"), _version)
+    image = commands.add_parser("image", help="fetch, find and remove guest images")
+    actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
+    pull = _runs(actions.add_parser("pull", help="fetch an image unless it is here"), _pull)
+    pull.add_argument("name", choices=[debian.NAME])
+    pull.add_argument(
+        "--refresh", action="store_true", help="fetch again even if the image is here"
+    )
+    path = _runs(actions.add_parser("path", help="print where a file of an image is"), _path)
+    path.add_argument("name")
+    path.add_argument("file", choices=["kernel", "initrd"])
+    _runs(actions.add_parser("list", help="print the images that are here"), _list)
+    _runs(actions.add_parser("remove", help="remove an image"), _remove).add_argument("name")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; by default the process's own) and return its exit status."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        options = parser().parse_args(words)
+        run: Command = options.run
+        run(options)
+    except InstarError as exc:
+        _complain(str(exc), getattr(exc, "__notes__", []))
+        return exc.exit_status
+    except KeyboardInterrupt:
+        _complain("interrupted; the images are as before", [])
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # the reader has what it wanted; nothing is flushed at it later
+    return 0
+
+
+def _runs(command: argparse.ArgumentParser, run: Command) -> argparse.ArgumentParser:
+    command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    command.set_defaults(run=run)
+    return command
+
+
+def _version(options: argparse.Namespace) -> None:
+    print(json.dumps({"version": VERSION}) if options.json else f"{PROGRAM} {VERSION}")
+
+
+def _pull(options: argparse.Namespace) -> None:
+    store = Store(default_root())
+    with reporter(as_json=options.json) as report:
+        manifest, changed = debian.pull(store, report, refresh=options.refresh)
+    if options.json:
+        print(json.dumps({"event": "done", "changed": changed, **_described(store, manifest)}))
+    else:
+        state = "is ready" if changed else "is here already"
+        print(f"image '{manifest.name}' {state}: {_contents(manifest)}")
+
+
+def _path(options: argparse.Namespace) -> None:
+    store = Store(default_root())
+    manifest = store.find(options.name)
+    if manifest is None:
+        raise _absent(store, options.name)
+    blob = manifest.kernel if options.file == "kernel" else manifest.initrd
+    path = store.blob_path(blob)
+    if not store.present(blob):
+        raise ConfigError(
+            f"{path} of image '{options.name}' is missing or has another length"
+        ).hint(f"'instar image pull {options.name}' mends it")
+    print(json.dumps({"path": path, **blob._asdict()}) if options.json else path)
+
+
+def _list(options: argparse.Namespace) -> None:
+    store = Store(default_root())
+    for name in store.names():
+        manifest = store.find(name)
+        if manifest is None:
+            continue  # removed meanwhile
+        if options.json:
+            print(json.dumps(_described(store, manifest)))
+        else:
+            print(f"{name}: {_contents(manifest)}")
+
+
+def _remove(options: argparse.Namespace) -> None:
+    store = Store(default_root())
+    if options.name not in store.names():
+        raise _absent(store, options.name)
+    with (
+        reporter(as_json=options.json) as report,
+        store.writing(lambda: report("waiting for a pull", 0.0)) as writer,
+    ):
+        writer.remove(options.name)
+    text = json.dumps({"event": "removed", "name": options.name})
+    print(text if options.json else f"image '{options.name}' is removed")
+
+
+def _absent(store: Store, name: str) -> InstarError:
+    error = ConfigError(f"there is no image '{name}' in {store.root}")
+    return error.hint(f"'instar image pull {debian.NAME}' fetches one")
+
+
+def _contents(manifest: Manifest) -> str:
+    size = sum(blob.size for blob in (manifest.kernel, manifest.initrd))
+    packages = ", ".join(f"{name} {version}" for name, version in manifest.packages.items())
+    return f"{packages} ({size / (1 << 20):.1f} MiB)"
+
+
+def _described(store: Store, manifest: Manifest) -> dict[str, object]:
+    return {
+        "name": manifest.name,
+        "packages": manifest.packages,
+        "kernel": store.blob_path(manifest.kernel),
+        "initrd": store.blob_path(manifest.initrd),
+    }
+
+
+def _complain(text: str, notes: Sequence[str]) -> None:
+    head = f"{PROGRAM}:"
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        head = f"\x1b[1;31m{head}\x1b[0m"
+    print("\n".join([f"{head} {text}", *notes]), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Guest images: fetched with Debian's own verification, built reproducibly, kept by content."""
