@@ -1,0 +1,186 @@
+"""The self-describing encoding of everything that crosses: a subset of CBOR, with limits.
+
+None, bool, int (-2**63 to 2**64 - 1), bytes, str, list and dict with distinct str keys. No floats, tags or
+indefinite lengths. Any CBOR tool can read what is written here.
+
+Source: RFC 8949, sections 3 and 3.1.
+"""
+
+from __future__ import annotations
+
+from instar.cpr.errors import StateCorruptError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+MAX_DEPTH: Final = 24  # nested states; a deeper one is an attack on the stack
+MAX_VALUES: Final = 1 << 22  # values in one encoding; each costs the reader some 60 bytes
+_UINT, _NEGATIVE, _BYTES, _TEXT, _LIST, _DICT, _SIMPLE = 0, 1, 2, 3, 4, 5, 7
+_SIMPLE_VALUES: Final = {20: False, 21: True, 22: None}
+
+
+def encode(value: object) -> bytes:
+    """Return ``value`` encoded.
+
+    Raises:
+        TypeError, ValueError: A value is of another kind, too wide or too deep (our own bug).
+    """
+    out = bytearray()
+    _encode(value, out, 0)
+    return bytes(out)
+
+
+def decode(data: bytes, what: str) -> object:
+    """Return the one value that ``data`` (untrusted) encodes.
+
+    Args:
+        data: The whole encoding, nothing after it.
+        what: Names the data in errors, as ``"section plic"``.
+
+    Raises:
+        StateCorruptError: Torn, malformed, too deep, too many values, or followed by something.
+    """
+    decoder = _Decoder(data, what)
+    value = decoder.value(0)
+    if decoder.at != len(data):
+        raise decoder.corrupt(f"{len(data) - decoder.at} bytes too many")
+    return value
+
+
+def _head(major: int, number: int, out: bytearray) -> None:
+    if number < 24:
+        out.append(major << 5 | number)
+    elif number < 1 << 8:
+        out += bytes((major << 5 | 24, number))
+    elif number < 1 << 16:
+        out.append(major << 5 | 25)
+        out += number.to_bytes(2, "big")
+    elif number < 1 << 32:
+        out.append(major << 5 | 26)
+        out += number.to_bytes(4, "big")
+    elif number < 1 << 64:
+        out.append(major << 5 | 27)
+        out += number.to_bytes(8, "big")
+    else:
+        raise ValueError(f"integer of {number.bit_length()} bits, limit 64")
+
+
+def _encode(value: object, out: bytearray, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if value is None or value is True or value is False:
+        out.append(_SIMPLE << 5 | {False: 20, True: 21, None: 22}[value])
+    elif isinstance(value, int):
+        _encode_int(value, out)
+    elif isinstance(value, bytes):
+        _head(_BYTES, len(value), out)
+        out += value
+    elif isinstance(value, str):
+        text = value.encode()
+        _head(_TEXT, len(text), out)
+        out += text
+    else:
+        _encode_container(value, out, depth)
+
+
+def _encode_int(value: int, out: bytearray) -> None:
+    if value >= 0:
+        _head(_UINT, value, out)
+    elif value >= -(1 << 63):
+        _head(_NEGATIVE, -1 - value, out)
+    else:
+        raise ValueError(f"integer of {value.bit_length()} bits and a sign, limit 64")
+
+
+def _encode_container(value: object, out: bytearray, depth: int) -> None:
+    if isinstance(value, list | tuple):
+        items: list[object] | tuple[object, ...] = value  # pyright: ignore[reportUnknownVariableType]
+        _head(_LIST, len(items), out)
+        for item in items:
+            _encode(item, out, depth + 1)
+    elif isinstance(value, dict):
+        pairs: dict[object, object] = value  # pyright: ignore[reportUnknownVariableType]
+        _head(_DICT, len(pairs), out)
+        for key, item in pairs.items():
+            if not isinstance(key, str):
+                raise TypeError(f"key {key!r} is not a str")
+            _encode(key, out, depth + 1)
+            _encode(item, out, depth + 1)
+    else:
+        raise TypeError(f"a {type(value).__name__} cannot be encoded")
+
+
+class _Decoder:
+    __slots__ = ("at", "count", "data", "what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data = data
+        self.what = what
+        self.at = 0
+        self.count = 0
+
+    def corrupt(self, why: str) -> StateCorruptError:
+        return StateCorruptError(f"{self.what}: {why} at byte {self.at}; nothing was loaded")
+
+    def value(self, depth: int) -> object:
+        self.count += 1
+        if depth > MAX_DEPTH:
+            raise self.corrupt(f"nested deeper than {MAX_DEPTH}")
+        if self.count > MAX_VALUES:
+            raise self.corrupt(f"more than {MAX_VALUES} values")
+        major, number = self._read_head()
+        if major == _UINT:
+            return number
+        if major == _NEGATIVE:
+            if number >> 63:
+                raise self.corrupt("integer below -2**63")
+            return -1 - number
+        if major == _SIMPLE and number in _SIMPLE_VALUES:
+            return _SIMPLE_VALUES[number]
+        return self._composite(major, number, depth)
+
+    def _composite(self, major: int, number: int, depth: int) -> object:
+        if major == _BYTES:
+            return self._take(number)
+        if major == _TEXT:
+            return self._text(number)
+        if major in (_LIST, _DICT) and number > len(self.data) - self.at:
+            raise self.corrupt(f"{number} items announced, {len(self.data) - self.at} bytes left")
+        if major == _LIST:
+            return [self.value(depth + 1) for _ in range(number)]
+        if major == _DICT:
+            return self._pairs(number, depth)
+        raise self.corrupt(f"type {major} with {number} is not one of ours")
+
+    def _pairs(self, number: int, depth: int) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for _ in range(number):
+            key = self.value(depth + 1)
+            if not isinstance(key, str) or key in found:
+                raise self.corrupt("key is doubled or not a text")
+            found[key] = self.value(depth + 1)
+        return found
+
+    def _read_head(self) -> tuple[int, int]:
+        first = self._take(1)[0]
+        major, low = first >> 5, first & 31
+        if low < 24:
+            return major, low
+        if low > 27 or major == _SIMPLE:
+            raise self.corrupt(f"initial byte {first:#04x} is not one of ours")
+        return major, int.from_bytes(self._take(1 << (low - 24)), "big")
+
+    def _take(self, size: int) -> bytes:
+        end = self.at + size
+        if end > len(self.data):
+            raise self.corrupt(f"torn: {size} bytes announced, {len(self.data) - self.at} left")
+        taken = self.data[self.at : end]
+        self.at = end
+        return taken
+
+    def _text(self, size: int) -> str:
+        try:
+            return self._take(size).decode()
+        except UnicodeDecodeError:
+            raise self.corrupt("text is not UTF-8") from None
