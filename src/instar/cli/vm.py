@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from instar.loop import Loop
     from instar.machine.machine import Machine
     from instar.migration.migration import Migration
-    from instar.monitor import Monitor
+    from instar.monitor.monitor import Monitor
     from instar.stateful import Stateful
 
 
@@ -73,7 +73,7 @@ class Vm:
     def settle(self, adopted: Adopted | None) -> None:
         """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for."""
         from instar.migration import outgoing  # noqa: F401, PLC0415 - loaded here, so that migrate need not
-        from instar.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
+        from instar.monitor.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
 
         for slot in self.monitor_slots:
             kind = "qmp" if slot.config.mode == "control" else "hmp"

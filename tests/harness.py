@@ -1,0 +1,210 @@
+"""Run real ``instar-system`` processes and talk to them: for tests of kinds guest, peers and faults."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PROGRAM = Path(sys.executable).parent / "instar-system"
+PATIENCE = 120.0  # seconds until a test gives up waiting; machines are noisy, no test measures
+
+
+class Gone(Exception):
+    """The process ended, or did not say what was waited for."""
+
+
+class Qmp:
+    """A minimal QMP client that also keeps events; the real client library is used in tests/peers."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = connect(path)
+        self.events: list[dict] = []
+        self._buffer = b""
+        self.greeting = self._read()
+        self.command("qmp_capabilities")
+
+    def command(self, name: str, **arguments):
+        reply = self.raw(name, **arguments)
+        if "error" in reply:
+            raise QmpError(reply["error"]["desc"])
+        return reply["return"]
+
+    def raw(self, name: str, **arguments) -> dict:
+        request = {"execute": name}
+        if arguments:
+            request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+        self.socket.sendall(json.dumps(request).encode())
+        while True:
+            message = self._read()
+            if "event" not in message:
+                return message
+            self.events.append(message)
+
+    def wait_event(self, name: str, **data) -> dict:
+        """Return the first event (from the oldest kept on) of that name with these data, dropping those before it."""
+        while True:
+            while self.events:
+                event = self.events.pop(0)
+                if event["event"] == name and data.items() <= event.get("data", {}).items():
+                    return event
+            message = self._read()
+            if "event" in message:
+                self.events.append(message)
+
+    def _read(self) -> dict:
+        while b"\n" not in self._buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                raise Gone("the QMP connection was closed")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return json.loads(line)
+
+
+class QmpError(Exception):
+    """The error reply of a command; str() is its desc."""
+
+
+def connect(path: Path) -> socket.socket:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(PATIENCE)
+        try:
+            client.connect(str(path))
+        except OSError:
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return client
+
+
+class Console:
+    """The other end of a unix socket serial port; keeps all that came."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = connect(path)
+        self.socket.setblocking(False)
+        self.text = b""
+
+    def wait(self, pattern: bytes, start: int = 0) -> int:
+        """Return where ``pattern`` ends in the text from ``start`` on, waiting for it."""
+        deadline = time.monotonic() + PATIENCE
+        while (at := self.text.find(pattern, start)) < 0:
+            if time.monotonic() > deadline:
+                raise Gone(f"no {pattern!r} on the console; it ends with {self.text[-500:]!r}")
+            self.pull(1.0)
+        return at + len(pattern)
+
+    def pull(self, seconds: float) -> None:
+        """Take what has come, waiting at most so long for the first of it."""
+        if not select.select([self.socket], [], [], seconds)[0]:
+            return
+        with contextlib.suppress(BlockingIOError):
+            data = self.socket.recv(65536)
+            if not data:
+                raise Gone(f"the console was closed; it ends with {self.text[-500:]!r}")
+            self.text += data
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+
+class Vm:
+    """One instar-system with a QMP socket and a serial socket in a folder of its own.
+
+    ``size`` MiB of RAM in a memfd named ram0, fit for updates; ``extra`` arguments come last.
+    """
+
+    def __init__(self, *extra: str, size: int = 64, shared: bool = True, program: Path = PROGRAM, **popen) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="instar-test-"))
+        share = "on" if shared else "off"
+        self.argv = [
+            str(program), "-m", f"{size}M", "-nodefaults",
+            "-object", f"memory-backend-memfd,id=ram0,size={size}M,share={share}",
+            "-machine", f"virt,memory-backend=ram0,aux-ram-share={share}",
+            "-chardev", f"socket,id=con,path={self.folder}/serial,server=on,wait=off", "-serial", "chardev:con",
+            "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
+            *extra,
+        ]  # fmt: skip
+        self.stderr = open(self.folder / "stderr", "w+b")
+        popen.setdefault("stdin", subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.argv, stderr=self.stderr, **popen)
+        try:
+            self.qmp = Qmp(self.folder / "qmp")
+            self.console = Console(self.folder / "serial")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Vm:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.stderr.close()
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.folder.rmdir()
+
+    def said(self) -> str:
+        """What the program wrote to standard error."""
+        self.stderr.flush()
+        return (self.folder / "stderr").read_text()
+
+    def prepare_update(self, *, program: Path | None = None, uri: str = "", command: list[str] | None = None) -> str:
+        """Set mode, command and capability events; returns the URI."""
+        uri = uri or f"file:{self.folder}/vm.state"
+        argv = list(self.argv)
+        if program is not None:
+            argv[0] = str(program)
+        self.qmp.command(
+            "migrate-set-parameters",
+            **{"mode": "cpr-exec", "cpr-exec-command": command or [*argv, "-incoming", uri]},
+        )
+        self.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        return uri
+
+    def update(self, **options) -> dict:
+        """Update and return query-migrate of the new program."""
+        uri = self.prepare_update(**options)
+        self.qmp.command("migrate", uri=uri)
+        self.qmp.wait_event("MIGRATION", status="completed")
+        return self.qmp.command("query-migrate")
+
+    def wait_exit(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def footprint(self) -> dict[str, object]:
+        """What must not grow: descriptors, threads, children, environment."""
+        proc = Path(f"/proc/{self.process.pid}")
+        return {
+            "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
+            "threads": len(list((proc / "task").iterdir())),
+            "children": (proc / "task" / str(self.process.pid) / "children").read_text(),
+            "environ": sorted(name.partition(b"=")[0] for name in (proc / "environ").read_bytes().split(b"\0")),
+        }
+
+
+def fd_name(link: Path) -> str:
+    """A name for a descriptor that does not change with its inode number."""
+    try:
+        name = os.readlink(link)
+    except FileNotFoundError:
+        return "gone"
+    return name.partition(":[")[0] if ":[" in name else name
