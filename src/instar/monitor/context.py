@@ -61,6 +61,10 @@ class CpuInfo(Protocol):
         """Return the guest physical address of ``va`` as this hart sees it now; -1 if unmapped."""
         ...
 
+    def disassemble(self, word: int, pc: int, /) -> str:
+        """Return the text of the instruction ``word`` (16 or 32 bits) at ``pc``."""
+        ...
+
 
 class BlockInfo(Protocol):
     """One disk as ``query-block`` shows it."""
@@ -300,3 +304,15 @@ class Context(Protocol):
     def loop(self) -> Loop:
         """The main loop."""
         ...
+
+
+class ClientContext:
+    """The program's context as one client's commands see it: with what that client sent along."""
+
+    def __init__(self, program: Context, client: Chardev) -> None:
+        self.machine = program.machine
+        self.migration = program.migration
+        self.chardevs = program.chardevs
+        self.named_fds = program.named_fds
+        self.loop = program.loop
+        self.take_gift = client.take_gift

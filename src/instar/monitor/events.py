@@ -1,0 +1,49 @@
+"""The events and their data, for schema and reference; ``machine.events`` sends them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from instar.monitor.command import Arg
+
+
+@dataclass
+class ResetData:
+    """Why the machine was reset."""
+
+    guest: Annotated[bool, Arg("The guest asked for it.")]
+    reason: Annotated[str, Arg("ShutdownCause, as host-qmp-system-reset.")]
+
+
+@dataclass
+class ShutdownData:
+    """Why the machine shuts down."""
+
+    guest: Annotated[bool, Arg("The guest asked for it.")]
+    reason: Annotated[str, Arg("ShutdownCause, as host-qmp-quit.")]
+
+
+@dataclass
+class MigrationData:
+    """How far a migration is."""
+
+    status: Annotated[str, Arg("MigrationStatus.")]
+
+
+@dataclass
+class PassData:
+    """Which pass over RAM a migration begins."""
+
+    pass_: Annotated[int, Arg("Number of the pass.")]
+
+
+EVENTS: Final[dict[str, tuple[str, type | None]]] = {
+    "STOP": ("The VM was stopped.", None),
+    "RESUME": ("The VM runs again.", None),
+    "RESET": ("The VM was reset.", ResetData),
+    "SHUTDOWN": ("The VM shuts down.", ShutdownData),
+    "POWERDOWN": ("The guest was asked to power off.", None),
+    "MIGRATION": ("A migration changed its status (with capability events).", MigrationData),
+    "MIGRATION_PASS": ("A migration begins a pass (with capability events).", PassData),
+}

@@ -1,0 +1,63 @@
+"""``info migrate`` for people, in QEMU's layout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as ``4 KiB``, at most three digits before the point."""
+    value, unit = float(count), 0
+    while value >= 1024 and unit < len(_UNITS) - 1:
+        value /= 1024
+        unit += 1
+    return f"{value:.3g} {_UNITS[unit]}" if value < 1000 else f"{value:.0f} {_UNITS[unit]}"
+
+
+def migration_text(info: Mapping[str, object]) -> str:
+    """Return the lines of ``info migrate`` for what ``query-migrate`` says."""
+    lines: list[str] = []
+    if "status" in info:
+        why = f" ({info['error-desc']})" if "error-desc" in info else ""
+        lines.append(f"Status: \t\t{info['status']}{why}")
+    if "total-time" in info:
+        times = f"total={info['total-time']}, setup={info.get('setup-time', 0)}"
+        lines.append(f"Time (ms): \t\t{times}, down={info.get('downtime', 0)}")
+    if "ram" in info:
+        lines += _ram(cast("Mapping[str, int]", info["ram"]))
+    if "x-update" in info:
+        lines.append(_update(cast("Mapping[str, object]", info["x-update"])))
+    if reasons := cast("list[str]", info.get("blocked-reasons", [])):
+        lines.append("Outgoing migration blocked:")
+        lines += [f"  {reason}" for reason in reasons]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _ram(ram: Mapping[str, int]) -> list[str]:
+    sent = f"transferred={size(ram['transferred'])}, remain={size(ram['remaining'])}"
+    channels = ", ".join(
+        f"{name}={size(ram.get(f'{name}-bytes', 0))}"
+        for name in ("precopy", "multifd", "postcopy")
+    )
+    return [
+        "RAM info:",
+        f"  Throughput (Mbps): \t{ram['mbps']}",
+        f"  Sizes: \t\tpagesize={size(ram['page-size'])}, total={size(ram['total'])}",
+        f"  Transfers: \t\t{sent}",
+        f"    Channels: \t\t{channels}",
+        f"    Page Types: \tnormal={ram.get('normal', 0)}, zero={ram.get('duplicate', 0)}",
+        f"  Page Rates (pps): \ttransfer={ram.get('pages-per-second', 0)}",
+        f"  Others: \t\tdirty_syncs={ram.get('dirty-sync-count', 0)}",
+    ]
+
+
+def _update(update: Mapping[str, object]) -> str:
+    phases = cast("list[Mapping[str, object]]", update["phases"])
+    parts = ", ".join(f"{phase['name']} {cast('int', phase['us']) / 1000:.1f}" for phase in phases)
+    pause = cast("int", update["pause-us"]) / 1000
+    return f"Update: \t\t{update['old-version']} -> {update['new-version']}: pause {pause:.1f} ms ({parts})"

@@ -1,0 +1,161 @@
+"""A monitor: a session on a character device, with limits against clients that do not read or never stop."""
+
+from __future__ import annotations
+
+import logging
+from time import time_ns
+from typing import TYPE_CHECKING, ClassVar, Final, Literal
+
+from instar.chardev.mux import MuxShare
+from instar.monitor.context import ClientContext
+from instar.monitor.qmp import QmpSession
+from instar.monitor.session import HmpSession
+from instar.monitor.state import MonitorState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from instar.chardev.base import Chardev
+    from instar.monitor.context import Context
+
+log = logging.getLogger(__name__)
+SLOW_CLIENT: Final = (
+    64 << 10
+)  # bytes unsent: its requests are not read until it has taken them all
+DEAD_CLIENT: Final = 1 << 20  # bytes unsent (replies, then events): it is dropped
+_POLL_NS: Final = 50_000_000  # how often a waiting prompt looks whether it may come back
+
+
+class Monitor:
+    """Serve HMP or QMP on a character device.
+
+    Args:
+        kind: ``qmp`` or ``hmp``.
+        chardev: What ``instar.chardev.front_end`` returned; it must not have a front end yet.
+        context: What commands act on.
+        ident: Unique id; default: the character device's.
+        pretty: QMP: indent replies.
+        state: Of this monitor in the program before; None: greet whoever is connected.
+
+    Attributes:
+        dropped: Clients that were dropped since they did not read.
+    """
+
+    state_class: ClassVar[type[MonitorState]] = MonitorState
+
+    def __init__(
+        self,
+        kind: Literal["qmp", "hmp"],
+        chardev: Chardev,
+        context: Context,
+        ident: str = "",
+        *,
+        pretty: bool = False,
+        state: MonitorState | None = None,
+    ) -> None:
+        self.state_id = f"monitor/{ident or chardev.id}"
+        self.kind = kind
+        self.dropped = 0
+        self._chardev = chardev
+        self._context = ClientContext(context, chardev)
+        was = state if state is not None and state.kind == kind else None
+        self._session: QmpSession | HmpSession = (
+            QmpSession(self._context, pretty=pretty, state=was)
+            if kind == "qmp"
+            else HmpSession(self._context, state=was)
+        )
+        self._greeted = was is not None and was.greeted
+        self._polling = False
+        chardev.attach(receive=self._receive, can_receive=self._room, event=self._on_event)
+        self._context.machine.events.subscribe(self._on_machine_event)
+        if was is not None:
+            self._pump()
+        if chardev.connected and not self._greeted:
+            self._open()
+
+    def save_state(self) -> MonitorState:
+        """Return what must cross an update; the connection and unsent output belong to the device."""
+        state = self._session.save()
+        state.greeted = self._greeted
+        return state
+
+    def close(self) -> None:
+        """End the session; the device stays open."""
+        self._context.machine.events.unsubscribe(self._on_machine_event)
+        self._chardev.detach()
+
+    def _open(self) -> None:
+        if isinstance(self._chardev, MuxShare) and not self._chardev.in_focus:
+            return  # the banner comes when somebody looks
+        self._greeted = True
+        self._chardev.write(self._session.greeting())
+        self._chardev.accept_input()
+
+    def _on_event(self, event: str) -> None:
+        if event == "opened":
+            self._open()
+        elif event == "closed":
+            self._session.greeting()  # forgets what was negotiated and typed; the text goes nowhere
+            self._greeted = False
+        elif event == "focus":
+            self._focus()
+        elif event == "drained":
+            self._go_on()
+
+    def _focus(self) -> None:
+        if not self._greeted:
+            self._open()
+        elif isinstance(self._session, HmpSession):
+            self._chardev.write(self._session.redraw())
+
+    def _on_machine_event(self, name: str, data: Mapping[str, object]) -> None:
+        line = self._session.event(name, data, time_ns() // 1000)
+        if not line:
+            return
+        self._chardev.write(line)
+        if self._chardev.pending() > DEAD_CLIENT:
+            self.dropped += 1
+            log.warning(
+                "%s: client dropped, it has not read %d bytes (limit %d); %d dropped so far",
+                self.state_id,
+                self._chardev.pending(),
+                DEAD_CLIENT,
+                self.dropped,
+            )
+            self._chardev.disconnect()
+
+    def _room(self) -> int:
+        return self._session.room() if self._chardev.pending() < SLOW_CLIENT else 0
+
+    def _receive(self, data: bytes) -> None:
+        self._session.feed(data)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Answer what has come in as long as the client takes the answers."""
+        while self._chardev.pending() < SLOW_CLIENT:
+            reply = self._session.answer()
+            if reply is None:
+                break
+            self._chardev.write(reply)
+        self._poll_later()
+
+    def _poll_later(self) -> None:
+        if isinstance(self._session, HmpSession) and self._session.busy and not self._polling:
+            self._polling = True
+            self._context.loop.call_later(_POLL_NS, self._poll)
+
+    def _poll(self) -> None:
+        self._polling = False
+        if not isinstance(self._session, HmpSession) or not self._session.busy:
+            return
+        text = self._session.poll()
+        if text is None:
+            self._poll_later()
+            return
+        self._chardev.write(text)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._pump()
+        self._chardev.accept_input()

@@ -1,0 +1,219 @@
+"""The machine that the documentation's examples talk to, and a character device to talk through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from instar.chardev.base import Chardev
+from instar.chardev.null import NullChardev
+from instar.errors import CommandError, GuestMemoryError
+from instar.events import EventBus
+
+CODE = bytes.fromhex("13000000" "67800000")  # nop; ret
+PAGE = CODE + bytes(4096 - len(CODE))
+RAM = 0x8000_0000
+
+
+class FakeLoop:
+    """Keeps calls until the test runs them."""
+
+    def __init__(self):
+        self.later = []
+        self.watched = {}
+
+    def call_later(self, delay_ns, callback):
+        self.later.append(callback)
+
+    def call_soon(self, callback):
+        self.later.append(callback)
+
+    def run_later(self):
+        calls, self.later = self.later, []
+        for call in calls:
+            call()
+
+    def watch(self, fd, *, readable=None, writable=None):
+        self.watched[fd] = (readable, writable)
+
+    def unwatch(self, fd):
+        self.watched.pop(fd, None)
+
+
+class FakeCpu:
+    index = 0
+    thread_id = 1234
+
+    def registers(self):
+        return {"pc": RAM, "sp": RAM + 4096}
+
+    def translate(self, va):
+        return RAM + va % 4096 if va >> 12 == 1 else -1
+
+    def disassemble(self, word, pc):
+        return {0x13: "nop", 0x8067: "ret"}.get(word, "unknown")
+
+
+@dataclass
+class FakeMachine:
+    name: str = "demo"
+    uuid: str = "00000000-0000-0000-0000-000000000000"
+    runstate: str = "running"
+    events: EventBus = field(default_factory=EventBus)
+    ram_size: int = 128 << 20
+    icount: int = 1000
+    replay_break: int = -1
+    done: list = field(default_factory=list)
+
+    @property
+    def memory_backends(self):
+        return [SimpleNamespace(id="ram0", size=128 << 20, share=True, prealloc=False)]
+
+    @property
+    def cpus(self):
+        return [FakeCpu()]
+
+    @property
+    def block_devices(self):
+        return [
+            SimpleNamespace(
+                id="disk0", device="/machine/virtio-mmio/0", filename="disk.img", size=1 << 20,
+                read_only=False,
+            )
+        ]  # fmt: skip
+
+    @property
+    def regions(self):
+        return [
+            SimpleNamespace(base=RAM, size=128 << 20, name="ram0", is_ram=True),
+            SimpleNamespace(base=0x1000_0000, size=256, name="serial0", is_ram=False),
+        ]
+
+    def set_replay_break(self, icount):
+        self.done.append(("replay_break", icount))
+
+    def read_physical(self, gpa, length):
+        if not RAM <= gpa <= gpa + length <= RAM + 4096:
+            raise GuestMemoryError(gpa, length)
+        return PAGE[gpa - RAM : gpa - RAM + length]
+
+    def start(self):
+        self.runstate = "running"
+        self.events.emit("RESUME")
+
+    def stop(self):
+        self.runstate = "paused"
+        self.events.emit("STOP")
+
+    def reset(self, reason):
+        self.done.append(("reset", reason))
+
+    def powerdown(self):
+        self.done.append(("powerdown",))
+
+    def quit(self, reason):
+        self.done.append(("quit", reason))
+
+
+class FakeMigration:
+    def __init__(self):
+        self.parameters = {"downtime-limit": 300, "mode": "normal", "cpr-exec-command": []}
+        self.capabilities = {"events": False, "pause-before-switchover": False}
+        self.state = {"status": "completed"}
+        self.done = []
+
+    def info(self):
+        return self.state
+
+    def set_parameters(self, values):
+        self.parameters |= values
+
+    def set_capabilities(self, values):
+        self.capabilities |= values
+
+    def migrate(self, *, uri, channels, resume):
+        if uri and uri.startswith("bogus"):
+            raise CommandError(f"unknown migration protocol: {uri}")
+        self.done.append((uri, channels, resume))
+
+    def cancel(self):
+        self.done.append("cancel")
+
+    def continue_(self, state):
+        self.done.append(state)
+
+    def incoming(self, *, uri, channels, exit_on_error):
+        self.done.append((uri, channels, exit_on_error))
+
+
+class FakeNamedFds:
+    def __init__(self, names=("fd1",)):
+        self.kept = dict.fromkeys(names, -1)
+
+    def add(self, name, fd):
+        self.kept[name] = fd
+
+    def remove(self, name):
+        return self.kept.pop(name, None) is not None
+
+
+class FakeContext:
+    def __init__(self):
+        self.machine = FakeMachine()
+        self.migration = FakeMigration()
+        self.loop = FakeLoop()
+        self.named_fds = FakeNamedFds()
+        self.chardevs = {"serial0": NullChardev("serial0", self.loop)}
+        self.gifts = [7]
+
+    def take_gift(self):
+        return self.gifts.pop(0) if self.gifts else -1
+
+
+class FakeChardev(Chardev):
+    """A client that reads only when told to."""
+
+    def __init__(self, ident="monitor0", *, connected=True):
+        super().__init__(ident, FakeLoop())
+        self.connected = connected
+        self.sent = b""
+        self.stuck = False
+        self.disconnects = 0
+        self.inbox = b""
+
+    def write(self, data):
+        if self.stuck:
+            self._out += data
+        else:
+            self.sent += data
+
+    def type(self, data):
+        """Let the client send; delivered as far as the front end has room."""
+        self.inbox += data
+        self.accept_input()
+
+    def accept_input(self):
+        while self.inbox and (room := self._can_receive()) > 0:
+            data, self.inbox = self.inbox[:room], self.inbox[room:]
+            self._receive(data)
+
+    def unstick(self):
+        self.stuck = False
+        self.sent += bytes(self._out)
+        self._out.clear()
+        self._event("drained")
+
+    def disconnect(self):
+        super().disconnect()
+        self.disconnects += 1
+        self.connected = False
+        self._event("closed")
+
+    def connect(self):
+        self.connected = True
+        self._event("opened")
+
+    def take(self):
+        """Return what was sent since the last call."""
+        sent, self.sent = self.sent, b""
+        return sent
