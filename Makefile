@@ -1,0 +1,72 @@
+# Two targets for newcomers: `make demo` (watch a VM's monitor be replaced under it) and `make test` (all that CI runs).
+# The rest is for those who work on it; `make help` lists them. Set-up happens by itself, in .venv and .cache.
+
+PYTHON ?= python3
+export PYTHON
+VENV := .venv/bin
+SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' | grep -v '/build/')
+PYTEST := $(VENV)/python -m pytest -q
+TESTS := unit guest peers faults golden
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types $(TESTS:%=test-%) bench docs venv build clean
+.DELETE_ON_ERROR:
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+
+demo: build  ## boot Debian, replace the monitor twice under it, show what that cost (fetches what it needs)
+	$(VENV)/instar image pull debian
+	$(VENV)/python tools/demo
+
+test: venv build lint types  ## everything that CI runs
+	$(VENV)/instar image pull debian
+	$(PYTEST) tests
+
+lint: venv  ## style and likely mistakes
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+
+types: venv  ## both type checkers
+	$(VENV)/mypy
+	$(VENV)/pyright
+
+test-unit: venv build  ## pure tests: no processes, no sockets
+	$(PYTEST) tests/unit
+test-guest: venv build  ## tests with guests running
+	$(VENV)/instar image pull debian
+	$(PYTEST) tests/guest
+test-peers: venv build  ## tests against other people's programs
+	$(PYTEST) tests/peers
+test-faults: venv build  ## tests that break things on purpose
+	$(PYTEST) tests/faults
+test-golden: venv build  ## nothing has changed that others rely on
+	$(PYTEST) tests/golden
+
+bench: build  ## ratios against Debian's QEMU, in one run
+	$(VENV)/instar image pull debian
+	$(VENV)/python tools/bench.py
+
+docs: build  ## write the reference pages anew from the tables they come from
+	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done
+
+venv: .venv/.ready-test  ## .venv with everything for development
+build: .venv/.ready-build  ## the compiled parts and the two programs in .venv/bin
+
+.venv/.ready-venv: requirements-build.txt requirements-compiler.txt tools/bootstrap tools/bootstrap_venv.py
+	@tools/bootstrap build
+	@touch $@
+
+.venv/.ready-test: requirements-dev.txt .venv/.ready-venv
+	@tools/bootstrap test
+	@touch $@
+
+.venv/.ready-build: .venv/.ready-venv setup.py pyproject.toml tools/launcher.py $(SOURCES)
+	. .cache/build.env && $(VENV)/python setup.py --quiet build_ext --inplace
+	@$(VENV)/python -m compileall -q src/instar
+	@$(VENV)/python tools/launcher.py
+	@touch $@
+
+clean:  ## remove what was made here (not the guest images)
+	rm -rf .venv .cache build dist .mypy_cache .ruff_cache .hypothesis
+	find src -name '*.so' -delete -o -name '__pycache__' -prune -exec rm -rf {} +
