@@ -276,13 +276,13 @@ class Outgoing:
         if not self._address.path:
             self._fds.save(*MAIN_FD, self._channel, kind="memfd", owner="migration")
         self._migration.notifiers.done(self._mode)
-        self._carrier = ExecCarrier(self._target)
+        self._carrier = ExecCarrier(self._target, self._command)
         # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
         self._masked = signals.hold_ending()
         self._carrier.save(
             self._fds, {"report": self.report.to_record(), "exec-ns": monotonic_ns()}
         )
-        self._carrier.execute(self._command, os.environ)
+        self._carrier.execute(os.environ)
 
     def drop_carrier(self) -> None:
         """Take the hand-over back."""
