@@ -28,7 +28,7 @@ if TYPE_CHECKING:
             """Keep ``fd`` under this name, replacing an earlier one."""
             ...
 
-        def delete(self, name: str, ident: int, /) -> None:
+        def delete(self, name: str, ident: int, /) -> object:
             """Forget the name; the descriptor is not closed. Not there is fine."""
             ...
 

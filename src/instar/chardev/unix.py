@@ -107,12 +107,11 @@ class SocketChardev(FdChardev):
         """Name listener, connection and unclaimed descriptors; forget those that are gone."""
         listener = self._listener.fileno() if self._listener is not None else -1
         connection = self._sock.fileno() if self._sock is not None else -1
-        gifts = self._gifts + [-1] * (MAX_GIFTS - len(self._gifts))
-        for index, fd in enumerate([listener, connection, *gifts]):
+        for index in range(_FD_GIFT + MAX_GIFTS):  # all at first: a descriptor has one name only
+            fds.delete(self.state_id, index)
+        for index, fd in enumerate([listener, connection, *self._gifts]):
             if fd >= 0:
                 fds.resave(self.state_id, index, fd, owner=FD_OWNER)
-            else:
-                fds.delete(self.state_id, index)
 
     def save_state(self) -> SocketState:
         """Return what must cross beside the descriptors."""
@@ -218,7 +217,7 @@ class SocketChardev(FdChardev):
             if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
                 self._drop_gifts()  # nobody claimed the earlier ones
                 whole = len(payload) - len(payload) % _INT_SIZE
-                self._gifts = [
+                self._gifts += [
                     int.from_bytes(payload[n : n + _INT_SIZE], sys.byteorder)
                     for n in range(0, whole, _INT_SIZE)
                 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from time import time_ns
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
+from instar import log
 from instar.chardev.mux import MuxShare
 from instar.monitor.context import ClientContext
 from instar.monitor.qmp import QmpSession
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from instar.chardev.base import Chardev
     from instar.monitor.context import Context
 
-log = logging.getLogger(__name__)
 SLOW_CLIENT: Final = (
     64 << 10
 )  # bytes unsent: its requests are not read until it has taken them all
@@ -116,11 +115,8 @@ class Monitor:
         if self._chardev.pending() > DEAD_CLIENT:
             self.dropped += 1
             log.warning(
-                "%s: client dropped, it has not read %d bytes (limit %d); %d dropped so far",
-                self.state_id,
-                self._chardev.pending(),
-                DEAD_CLIENT,
-                self.dropped,
+                f"{self.state_id}: client dropped, {self._chardev.pending()} bytes unread, limit {DEAD_CLIENT}; "
+                f"{self.dropped} dropped so far"
             )
             self._chardev.disconnect()
 

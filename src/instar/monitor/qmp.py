@@ -6,10 +6,10 @@ Source: QMP specification (QEMU docs/interop); error texts as QEMU's.
 from __future__ import annotations
 
 import json
-import logging
 import traceback
 from typing import TYPE_CHECKING, Final, cast
 
+from instar import log
 from instar.cpr.errors import CprError
 from instar.errors import CommandError, CommandNotFoundError, InstarError
 from instar.monitor.command import QMP_COMMANDS, invoke, wire
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from instar.monitor.context import Context
 
-log = logging.getLogger(__name__)
 _KEYS: Final = frozenset({"execute", "arguments", "id"})
 
 
@@ -92,7 +91,7 @@ class QmpSession:
         except (InstarError, CprError) as e:
             return self._line({"error": error(e), **ident})
         except Exception as e:  # a bug in one command must not take the guest down
-            log.exception("internal bug while a QMP command was executed; the guest goes on")
+            log.error(f"QMP: {error(e)['desc']}")
             return self._line({"error": error(e), **ident})
 
     def event(self, name: str, data: Mapping[str, object], time_us: int) -> bytes:

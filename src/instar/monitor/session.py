@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
+from instar import log
 from instar._version import VERSION
 from instar.monitor import hmp
 from instar.monitor.commands import WAITS
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from instar.monitor.context import Context
 
-log = logging.getLogger(__name__)
 PROMPT: Final = "(instar) "
 BANNER: Final = f"Instar {VERSION} monitor - type 'help' for more information\n"
 
@@ -107,8 +106,8 @@ class HmpSession:
         try:
             text, self._waits_for = hmp.execute(self._context, line)
         except Exception as e:  # a bug in one command must not take the guest down
-            log.exception("internal bug while an HMP command was executed; the guest goes on")
             text = f"Error: {error(e)['desc']}\n"
+            log.error(f"HMP: {text.strip()}")
         return _terminal(text) + (b"" if self.busy else self._prompt())
 
     def _prompt(self) -> bytes:
