@@ -76,9 +76,13 @@ class Vm:
         from instar.monitor.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
 
         for slot in self.monitor_slots:
-            kind = "qmp" if slot.config.mode == "control" else "hmp"
             slot.monitor = Monitor(
-                kind, slot.front, self, slot.config.id, pretty=slot.config.pretty, state=slot.state
+                "qmp" if slot.config.mode == "control" else "hmp",
+                slot.front,
+                self,
+                slot.config.id,
+                pretty=slot.config.pretty,
+                state=slot.state,
             )
             slot.state = None
         self.machine.events.release()
