@@ -8,6 +8,8 @@ Source: own; RISC-V unprivileged ISA 20240411, chapters 20 (F) and 21 (D).
 
 import cython
 from cython import cast
+from cython.cimports.instar.cpu.rv64.core.fp import *
+from cython.cimports.instar.cpu.rv64.core.types import *
 
 # ---------------------------------------------------------------- registers
 

@@ -1,7 +1,7 @@
 """IEEE 754 arithmetic in integers: every operation, rounding mode and flag, the same on every host.
 
 A number is unpacked to sign, exponent and a 64-bit significand whose top bit is set (value = sig * 2**(exp - 63)),
-computed with in at most 128 bits, and rounded once by ``round_pack``. What falls off the low end is kept as one sticky
+computed on in at most 128 bits, and rounded once by ``round_pack``. What falls off the low end is kept as one sticky
 bit ("jammed" into the lowest bit), which is enough to round correctly in all five modes.
 
 ``fmt`` is the instruction's field: 0 single, 1 double. Bit patterns are u64 for both; single ones are not boxed here.
@@ -11,6 +11,8 @@ Source: own; RISC-V unprivileged ISA 20240411, 20.2-20.3 (modes, flags, tininess
 
 import cython
 from cython import cast
+from cython.cimports.instar.cpu.rv64.core.fp import *
+from cython.cimports.instar.cpu.rv64.core.types import *
 
 
 @cython.cfunc
