@@ -3,7 +3,7 @@
 What is missing on the machine is brought into private folders: pip and Python's headers from Debian by apt's own
 tools, with verification; a C compiler from the package index. Run again, it does only what is still to be done.
 
-Usage: ``tools/bootstrap build`` (what ``make build`` needs) or ``tools/bootstrap test`` (also what ``make test`` needs).
+Usage: ``tools/bootstrap build`` (for ``make build``) or ``tools/bootstrap test`` (for ``make test`` too).
 """
 
 from __future__ import annotations
