@@ -201,7 +201,7 @@ def test_assemble_mistake_is_named_with_its_line(source, message):
 
 
 def test_assemble_define_without_equ_is_refused():
-    with pytest.raises(AssemblyError, match="no .equ defines M, so it cannot be replaced"):
+    with pytest.raises(AssemblyError, match="defines M, so it cannot be replaced"):
         assemble(".equ N, 1", ORIGIN, defines={"M": 1})
 
 
