@@ -177,11 +177,13 @@ def test_contexts_out_of_range_is_our_bug(contexts):
         Board(contexts)
 
 
-def test_reset_keeps_what_devices_drive(board):
-    board.route(10).set(True)
+def test_reset_forgets_requests_until_devices_drive_their_lines_again(board):
+    line = board.route(10)
+    line.set(True)
     board.plic.reset()
-    assert not board.levels[1]
     board.route(10)
+    assert (board.levels[1], board.claim()) == (False, 0)
+    line.set(True)
     assert board.claim() == 10
 
 

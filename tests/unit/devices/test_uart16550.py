@@ -158,6 +158,19 @@ def test_output_of_a_guest_that_does_not_look_is_bounded(stuck):
     assert len(stuck.line.kept) == PENDING_LIMIT + 1
 
 
+@pytest.mark.parametrize("name", ["closed", "opened", "drained"])
+def test_output_goes_on_after_any_event_that_made_room(stuck, name):
+    stuck.line.kept = b""
+    stuck.write(IER, 2)
+    stuck.line.event(name)
+    assert stuck.irq.level
+
+
+def test_output_goes_on_for_a_guest_that_polls(stuck):
+    stuck.line.kept = b""
+    assert stuck.read(LSR) & 0x60 == 0x60
+
+
 def test_drained_without_anything_held_changes_nothing(board):
     before = cpr_state.save(board.uart.state)
     board.line.event("drained")

@@ -75,9 +75,8 @@ class Plic:
             self._update()
 
     def reset(self) -> None:
-        """Forget all settings and requests; the devices go on driving their lines."""
-        level = self.state.level
-        self.state = PlicState(contexts=self.state.contexts, level=level, pending=list(level))
+        """Forget all settings, requests and lines; devices are reset after it and drive theirs again."""
+        self.state = PlicState(contexts=self.state.contexts)
         self._update()
 
     def save_state(self) -> PlicState:

@@ -71,8 +71,7 @@ class Uart16550:
     def post_load(self) -> None:
         """Drive the line; go on sending if the host takes output again, and receiving if there is room."""
         self._drive()
-        if self.state.held and self.chardev.pending() <= PENDING_LIMIT:
-            self._resume_output()
+        self._try_resume()
         self.chardev.accept_input()
 
     # ------------------------------------------------------------------- the chardev's side
@@ -90,11 +89,11 @@ class Uart16550:
         self._drive()
 
     def event(self, name: str) -> None:
-        """Take an event of the chardev: output ``"drained"``, or a ``"break"`` on the line."""
-        if name == "drained" and self.state.held:
-            self._resume_output()
-        elif name == "break":
+        """Take an event of the chardev: a ``"break"`` on the line, or one that may have made room for output."""
+        if name == "break":
             self._receive_break()
+        else:
+            self._try_resume()
 
     # ------------------------------------------------------------------- the guest's side
 
@@ -185,8 +184,11 @@ class Uart16550:
             state.thre_pending = not state.held
         self._drive()
 
-    def _resume_output(self) -> None:
+    def _try_resume(self) -> None:
+        """Go on sending if the host takes output again."""
         state = self.state
+        if not state.held or self.chardev.pending() > PENDING_LIMIT:
+            return
         kept, state.tx = state.tx, b""
         if kept:
             self.chardev.write(kept)
@@ -198,6 +200,7 @@ class Uart16550:
 
     def _read_lsr(self) -> int:
         state = self.state
+        self._try_resume()  # a guest that polls need not wait for an event
         value = state.lsr_errors | (_LSR_DR if state.rx else 0)
         if not state.held:
             value |= _LSR_THRE | _LSR_TEMT
