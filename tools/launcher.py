@@ -1,4 +1,4 @@
-"""Write the programs ``instar`` and ``instar-system`` into ``.venv/bin``.
+"""Let ``.venv`` know this tree: the programs ``instar`` and ``instar-system``, and the package for everything else.
 
 pip's own scripts import Python's ``site`` module, which costs more than a whole pause; ``instar-system`` runs without
 it (``-S``), isolated from the environment (``-I``), and with the one folder that it needs named here.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.path.join(ROOT, ".venv", "bin")
@@ -54,7 +55,16 @@ def write(name: str) -> None:
     os.replace(f"{path}.new", path)
 
 
+def write_path() -> None:
+    """Let every Python of ``.venv`` import the package from this tree (tests, examples, type checkers)."""
+    with open(
+        os.path.join(sysconfig.get_path("purelib"), "instar.pth"), "w", encoding="utf-8"
+    ) as stream:
+        stream.write(os.path.join(ROOT, "src") + "\n")
+
+
 if __name__ == "__main__":
+    write_path()
     for program in PROGRAMS:
         write(program)
     sys.exit(0)
