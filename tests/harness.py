@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -40,7 +41,9 @@ class Qmp:
     def raw(self, name: str, **arguments) -> dict:
         request = {"execute": name}
         if arguments:
-            request["arguments"] = {key.replace("_", "-"): value for key, value in arguments.items()}
+            request["arguments"] = {
+                key.replace("_", "-"): value for key, value in arguments.items()
+            }
         self.socket.sendall(json.dumps(request).encode())
         while True:
             message = self._read()
@@ -51,13 +54,13 @@ class Qmp:
     def wait_event(self, name: str, **data) -> dict:
         """Return the first event (from the oldest kept on) of that name with these data, dropping those before it."""
         while True:
-            while self.events:
-                event = self.events.pop(0)
-                if event["event"] == name and data.items() <= event.get("data", {}).items():
-                    return event
-            message = self._read()
-            if "event" in message:
-                self.events.append(message)
+            event = self.next_event()
+            if event["event"] == name and data.items() <= event.get("data", {}).items():
+                return event
+
+    def next_event(self) -> dict:
+        """Return the oldest event that nobody took yet."""
+        return self.events.pop(0) if self.events else self._read()
 
     def _read(self) -> dict:
         while b"\n" not in self._buffer:
@@ -123,10 +126,19 @@ class Console:
 class Vm:
     """One instar-system with a QMP socket and a serial socket in a folder of its own.
 
-    ``size`` MiB of RAM in a memfd named ram0, fit for updates; ``extra`` arguments come last.
+    ``size`` MiB of RAM in a memfd named ram0, fit for updates; ``extra`` arguments come last. ``wrapper`` is a command
+    that executes the program or starts it as its only child.
     """
 
-    def __init__(self, *extra: str, size: int = 64, shared: bool = True, program: Path = PROGRAM, **popen) -> None:
+    def __init__(
+        self,
+        *extra: str,
+        size: int = 64,
+        shared: bool = True,
+        program: Path = PROGRAM,
+        wrapper: tuple[str, ...] = (),
+        **popen,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="instar-test-"))
         share = "on" if shared else "off"
         self.argv = [
@@ -139,7 +151,7 @@ class Vm:
         ]  # fmt: skip
         self.stderr = open(self.folder / "stderr", "w+b")
         popen.setdefault("stdin", subprocess.DEVNULL)
-        self.process = subprocess.Popen(self.argv, stderr=self.stderr, **popen)
+        self.process = subprocess.Popen([*wrapper, *self.argv], stderr=self.stderr, **popen)
         try:
             self.qmp = Qmp(self.folder / "qmp")
             self.console = Console(self.folder / "serial")
@@ -154,20 +166,35 @@ class Vm:
         self.close()
 
     def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        for pid in [*self.children(), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self.stderr.close()
         for path in self.folder.iterdir():
             path.unlink()
         self.folder.rmdir()
 
+    def children(self) -> list[int]:
+        """The process's children; of a wrapper that is the program."""
+        try:
+            return [
+                int(pid)
+                for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+                .read_text()
+                .split()
+            ]
+        except FileNotFoundError:
+            return []
+
     def said(self) -> str:
         """What the program wrote to standard error."""
         self.stderr.flush()
         return (self.folder / "stderr").read_text()
 
-    def prepare_update(self, *, program: Path | None = None, uri: str = "", command: list[str] | None = None) -> str:
+    def prepare_update(
+        self, *, program: Path | None = None, uri: str = "", command: list[str] | None = None
+    ) -> str:
         """Set mode, command and capability events; returns the URI."""
         uri = uri or f"file:{self.folder}/vm.state"
         argv = list(self.argv)
@@ -177,7 +204,9 @@ class Vm:
             "migrate-set-parameters",
             **{"mode": "cpr-exec", "cpr-exec-command": command or [*argv, "-incoming", uri]},
         )
-        self.qmp.command("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        self.qmp.command(
+            "migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}]
+        )
         return uri
 
     def update(self, **options) -> dict:
@@ -186,6 +215,14 @@ class Vm:
         self.qmp.command("migrate", uri=uri)
         self.qmp.wait_event("MIGRATION", status="completed")
         return self.qmp.command("query-migrate")
+
+    def guest_memory(self, gpa: int, length: int) -> bytes:
+        """Read guest RAM from outside, through the descriptor of its memfd."""
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            if "memory-backend-ram0" in fd_name(link):
+                with open(link, "rb") as file:
+                    return os.pread(file.fileno(), length, gpa - 0x8000_0000)
+        raise Gone("the process has no memfd of ram0")
 
     def wait_exit(self) -> int:
         return self.process.wait(PATIENCE)
@@ -196,8 +233,10 @@ class Vm:
         return {
             "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
             "threads": len(list((proc / "task").iterdir())),
-            "children": (proc / "task" / str(self.process.pid) / "children").read_text(),
-            "environ": sorted(name.partition(b"=")[0] for name in (proc / "environ").read_bytes().split(b"\0")),
+            "children": self.children(),
+            "environ": sorted(
+                name.partition(b"=")[0] for name in (proc / "environ").read_bytes().split(b"\0")
+            ),
         }
 
 

@@ -1,0 +1,118 @@
+"""A migration that cannot be: an exact reason, the guest runs on, nothing leaks, and a right one works afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import Vm
+
+
+@pytest.fixture
+def vm(ticker: Path):
+    with Vm("-kernel", str(ticker)) as machine:
+        machine.console.wait(b"tick 1")
+        machine.prepare_update()
+        yield machine
+
+
+def assert_unharmed(vm: Vm, footprint: object) -> None:
+    """The guest runs on, nothing is left over, and an update that is right goes through."""
+    assert vm.qmp.command("query-status")["running"] is True
+    vm.console.wait(b"tick", len(vm.console.text))
+    assert vm.footprint() == footprint
+    assert sorted(p.name for p in vm.folder.iterdir()) == ["qmp", "serial", "stderr"]
+    vm.update()
+    vm.console.wait(b"tick", len(vm.console.text))
+
+
+PROGRAMS = [
+    (
+        "/nonexistent/instar-system",
+        "execvp /nonexistent/instar-system failed: No such file or directory",
+    ),
+    ("/", "execvp / failed: Permission denied"),
+    ("/etc/passwd", "execvp /etc/passwd failed: Permission denied"),
+    (
+        "no-such-program-on-path",
+        "execvp no-such-program-on-path failed: No such file or directory",
+    ),
+]
+
+
+@pytest.mark.parametrize(("program", "text"), PROGRAMS)
+def test_program_that_cannot_be_executed_is_refused(vm: Vm, program: str, text: str) -> None:
+    footprint = vm.footprint()
+    uri = vm.prepare_update(command=[program, "-incoming", "defer"])
+    reply = vm.qmp.raw("migrate", uri=uri)
+    assert reply["error"]["desc"] == text
+    assert_unharmed(vm, footprint)
+
+
+def test_no_command_is_refused(vm: Vm) -> None:
+    footprint = vm.footprint()
+    vm.qmp.command("migrate-set-parameters", **{"cpr-exec-command": []})
+    reply = vm.qmp.raw("migrate", uri="memfd:")
+    assert reply["error"]["desc"] == "cpr-exec mode requires setting cpr-exec-command"
+    assert_unharmed(vm, footprint)
+
+
+def test_full_disk_for_the_state_is_told_and_survived(vm: Vm) -> None:
+    footprint = vm.footprint()
+    vm.qmp.command("migrate", uri="file:/dev/full")
+    vm.qmp.wait_event("MIGRATION", status="failed")
+    vm.qmp.wait_event("RESUME")
+    assert (
+        vm.qmp.command("query-migrate")["error-desc"]
+        == "Unable to write to file /dev/full: No space left on device"
+    )
+    assert_unharmed(vm, footprint)
+
+
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        (
+            "file:/nonexistent/vm.state",
+            "cannot open migration file /nonexistent/vm.state: No such file or directory",
+        ),
+        (
+            "file:/sys/vm.state",
+            "cannot open migration file /sys/vm.state: ",
+        ),  # a folder where nobody may write
+        ("file:{folder}", "cannot open migration file {folder}: Is a directory"),
+        ("bogus:1", "unknown migration protocol: bogus:1"),
+    ],
+)
+def test_state_file_that_cannot_be_made_is_refused(vm: Vm, uri: str, text: str) -> None:
+    footprint = vm.footprint()
+    reply = vm.qmp.raw("migrate", uri=uri.format(folder=vm.folder))
+    assert reply["error"]["desc"].startswith(text.format(folder=vm.folder))
+    assert_unharmed(vm, footprint)
+
+
+def test_missing_arguments_are_refused(vm: Vm) -> None:
+    footprint = vm.footprint()
+    assert vm.qmp.raw("migrate")["error"]["desc"] == "need either 'uri' or 'channels' argument"
+    assert_unharmed(vm, footprint)
+
+
+REASON = (
+    "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "
+    "and aux-ram-share=on is required."
+)
+
+
+def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(ticker: Path) -> None:
+    with Vm("-kernel", str(ticker), shared=False) as vm:
+        vm.console.wait(b"tick 1")
+        uri = vm.prepare_update()
+        assert vm.qmp.command("query-migrate")["blocked-reasons"] == [
+            REASON.format("ram0"),
+            REASON.format("virt.boot"),
+        ]
+        assert vm.qmp.raw("migrate", uri=uri)["error"]["desc"] == REASON.format("ram0")
+        vm.console.wait(b"tick", len(vm.console.text))
+        vm.qmp.command("migrate-set-parameters", mode="normal")
+        assert "blocked-reasons" not in vm.qmp.command("query-migrate")
