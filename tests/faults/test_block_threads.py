@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from _thread import get_ident
 
@@ -66,6 +67,17 @@ def test_completion_that_submits_again_is_drained_too(path):
     block.submit(BlockRequest("flush", 0, 0, [], first))
     block.drain()
     assert answers == [0, 0]
+    block.close()
+
+
+def test_bug_in_a_worker_is_answered_as_an_io_error(path, capfd):
+    block = open_block(BlockSpec("d0", path), FakeFds(), lambda _call: None)
+    answers: list[int] = []
+    wrong = memoryview(b"not writable by a read")
+    block.submit(BlockRequest("read", 0, len(wrong), [wrong], answers.append))
+    block.drain()
+    assert answers == [errno.EIO]
+    assert "Please report it" in capfd.readouterr().err
     block.close()
 
 

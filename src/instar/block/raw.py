@@ -175,7 +175,13 @@ class RawBlock:
         self._fd = -1
 
     def _work(self, request: BlockRequest) -> None:  # in a worker thread, without the machine lock
-        error = file_io.perform(self._fd, request)
+        try:
+            error = file_io.perform(self._fd, request)
+        except (
+            BaseException
+        ) as e:  # our bug; but an answer never given would hang guest and updates
+            log.error(f"disk {self.id}: internal error in {request.op}: {e!r}. Please report it")
+            error = errno.EIO
         self._done.append((request, error))  # one list operation: atomic
         self._post(self._deliver)
         try:

@@ -13,12 +13,24 @@ from instar.cpr.errors import StateInvalidError
 from instar.devices.virtio_blk import VirtioBlk
 from instar.devices.virtio_mmio import EmptySlot, VirtioMmio, VirtioMmioState
 from instar.devices.virtio_rng import VirtioRng
+from instar.errors import GuestError
 from instar.testing.fakes import RAM_BASE, FakeBlock, FakeEntropy, FakeIrq, make_space
 from instar.testing.virtio_driver import VirtioDriver
 from instar.virtio import features as f
+from instar.virtio.device import VirtioDevice
 
 BASE = 0x1000_1000
 READY = f.ACKNOWLEDGE | f.DRIVER | f.FEATURES_OK | f.DRIVER_OK
+
+
+class Picky(VirtioDevice):
+    """A device that does not want its configuration written."""
+
+    __slots__ = ()
+    device_id = 42
+
+    def write_config(self, offset, _data) -> None:
+        raise GuestError(f"configuration written at {offset}")
 
 
 class Slot:
@@ -220,6 +232,13 @@ def test_config_space_is_read_in_any_width(size, value):
     slot = Slot(VirtioBlk(FakeBlock(), state_id="virtio-blk/0"))
     assert slot.driver.config(0, size) == value
     assert slot.driver.read(0x100 + 0x80, size) == 0
+
+
+def test_guest_fault_in_a_configuration_write_needs_reset():
+    slot = Slot(Picky("picky/0"))
+    slot.driver.start(queues=0)
+    slot.driver.write(0x104, 1)
+    assert slot.driver.needs_reset
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 1), (0, 8), (2, 4), (0x71, 1), (0x3F0, 2)])
