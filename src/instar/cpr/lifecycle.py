@@ -286,7 +286,8 @@ class Run:
                 failures.append(exc)
         self._begun = []
         self.status = status
-        self._end_phase(phase)
+        if phase:
+            self._end_phase(phase)
         if failures:
             text = "the update failed, and undoing it failed too"
             raise BaseExceptionGroup(text, [cause, *failures])
