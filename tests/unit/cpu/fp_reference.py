@@ -224,3 +224,47 @@ def to_int(a: int, fmt: Format, mode: int, low: int, high: int) -> Result:
     if not low <= result <= high:
         return (low if result < low else high), NV
     return result, NX if result != number else 0
+
+
+RELATIONS = ("feq", "flt", "fle")
+
+
+def compare(name: str, a: int, b: int, fmt: Format) -> Result:
+    """Return the truth (0 or 1) of a relation."""
+    if is_nan(a, fmt) or is_nan(b, fmt):
+        quiet = name == "feq" and not (is_signalling(a, fmt) or is_signalling(b, fmt))
+        return 0, 0 if quiet else NV
+    left, right = extended(a, fmt), extended(b, fmt)
+    return int({"feq": left == right, "flt": left < right, "fle": left <= right}[name]), 0
+
+
+def extended(bits: int, fmt: Format) -> Fraction:
+    """Return the number, infinities as something larger than all others."""
+    if is_infinite(bits, fmt):
+        huge = Fraction(2) ** 2000
+        return -huge if is_negative(bits, fmt) else huge
+    return value(bits, fmt)
+
+
+def extreme(a: int, b: int, fmt: Format, *, largest: bool) -> Result:
+    """Return minimumNumber or maximumNumber of IEEE 754-2019."""
+    flags = NV if is_signalling(a, fmt) or is_signalling(b, fmt) else 0
+    numbers = [x for x in (a, b) if not is_nan(x, fmt)]
+    if not numbers:
+        return fmt.nan, flags
+    order = sorted(numbers, key=lambda x: (extended(x, fmt), not is_negative(x, fmt)))
+    return order[-1 if largest else 0], flags
+
+
+def class_of(bits: int, fmt: Format) -> int:
+    """Return the number of the bit that fclass sets."""
+    if is_nan(bits, fmt):
+        return 8 if is_signalling(bits, fmt) else 9
+    magnitude = bits & (fmt.sign - 1)
+    if magnitude == 0:
+        kind = 3
+    elif magnitude < 1 << fmt.fraction:
+        kind = 2
+    else:
+        kind = 0 if magnitude == fmt.infinity else 1
+    return kind if is_negative(bits, fmt) else 7 - kind

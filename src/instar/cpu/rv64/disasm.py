@@ -142,7 +142,7 @@ def disassemble(word: int, pc: int, *, aliases: bool = True) -> str:
     Args:
         word: The instruction; of a compressed one the low 16 bits count.
         pc: Its address: branch targets are shown as addresses.
-        aliases: Use pseudo-instructions (``ret``, ``mv``) and leave out the usual rounding mode.
+        aliases: Use pseudo-instructions (``ret``, ``mv``).
 
     Returns:
         The text; ``.word`` or ``.half`` with the number when no instruction is encoded so.
@@ -155,9 +155,9 @@ def disassemble(word: int, pc: int, *, aliases: bool = True) -> str:
         return f".word   {word & 0xFFFFFFFF:#010x}" if wide else f".half   {word & 0xFFFF:#06x}"
     values = {name: extract(field, word) for name, field in row_fields(row).items()}
     name, syntax = row.name + _suffix(row, word), row.syntax
+    if values.get("rm") == default_rounding(row.name):
+        syntax = syntax.removesuffix(", rm")
     if aliases:
-        if values.get("rm") == default_rounding(row.name):
-            syntax = syntax.removesuffix(", rm")
         for alias, condition, text in _ALIASES:
             if alias == row.name and _holds(condition, values):
                 name, _, syntax = text.partition(" ")
