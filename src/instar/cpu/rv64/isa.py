@@ -195,14 +195,14 @@ MULTIPLY: Final = (
     Row("mulh", "m", 0x02001033, 0xFE00707F, "rd, rs1, rs2", "rd = mulh(rs1, rs2)"),
     Row("mulhsu", "m", 0x02002033, 0xFE00707F, "rd, rs1, rs2", "rd = mulhsu(rs1, rs2)"),
     Row("mulhu", "m", 0x02003033, 0xFE00707F, "rd, rs1, rs2", "rd = mulhu(rs1, rs2)"),
-    Row("div", "m", 0x02004033, 0xFE00707F, "rd, rs1, rs2", "rd = div(rs1, rs2)"),
+    Row("div", "m", 0x02004033, 0xFE00707F, "rd, rs1, rs2", "rd = sdiv(rs1, rs2)"),
     Row("divu", "m", 0x02005033, 0xFE00707F, "rd, rs1, rs2", "rd = divu(rs1, rs2)"),
-    Row("rem", "m", 0x02006033, 0xFE00707F, "rd, rs1, rs2", "rd = rem(rs1, rs2)"),
+    Row("rem", "m", 0x02006033, 0xFE00707F, "rd, rs1, rs2", "rd = srem(rs1, rs2)"),
     Row("remu", "m", 0x02007033, 0xFE00707F, "rd, rs1, rs2", "rd = remu(rs1, rs2)"),
     Row("mulw", "m", 0x0200003B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(rs1 * rs2)"),
-    Row("divw", "m", 0x0200403B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(div(sx32(rs1), sx32(rs2)))"),
+    Row("divw", "m", 0x0200403B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(sdiv(sx32(rs1), sx32(rs2)))"),
     Row("divuw", "m", 0x0200503B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(divu(zx32(rs1), zx32(rs2)))"),
-    Row("remw", "m", 0x0200603B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(rem(sx32(rs1), sx32(rs2)))"),
+    Row("remw", "m", 0x0200603B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(srem(sx32(rs1), sx32(rs2)))"),
     Row("remuw", "m", 0x0200703B, 0xFE00707F, "rd, rs1, rs2", "rd = sx32(remu(zx32(rs1), zx32(rs2)))"),
 )
 

@@ -26,10 +26,10 @@ cdef extern from *:
     static inline uint64_t divu(uint64_t a, uint64_t b) { return b ? a / b : ~(uint64_t)0; }
     static inline uint64_t remu(uint64_t a, uint64_t b) { return b ? a % b : a; }
     /* Dividing by -1 is done by hand: the smallest number by -1 traps on some hosts. */
-    static inline uint64_t div(uint64_t a, uint64_t b) {
+    static inline uint64_t sdiv(uint64_t a, uint64_t b) {
         return b == 0 ? ~(uint64_t)0 : b == ~(uint64_t)0 ? 0 - a : (uint64_t)(s64(a) / s64(b));
     }
-    static inline uint64_t rem(uint64_t a, uint64_t b) {
+    static inline uint64_t srem(uint64_t a, uint64_t b) {
         return b == 0 ? a : b == ~(uint64_t)0 ? 0 : (uint64_t)(s64(a) % s64(b));
     }
     """
@@ -39,9 +39,9 @@ cdef extern from *:
     u64 mulhu(u64, u64) noexcept nogil
     u64 mulh(u64, u64) noexcept nogil
     u64 mulhsu(u64, u64) noexcept nogil
-    u64 div(u64, u64) noexcept nogil
+    u64 sdiv(u64, u64) noexcept nogil
     u64 divu(u64, u64) noexcept nogil
-    u64 rem(u64, u64) noexcept nogil
+    u64 srem(u64, u64) noexcept nogil
     u64 remu(u64, u64) noexcept nogil
 
 cdef extern from *:
@@ -74,6 +74,8 @@ cdef extern from *:
         default: memcpy(&v, p, 8); return v;
         }
     }
+    /* The low bits of v as a signed number. */
+    static inline int64_t sext(uint64_t v, int bits) { return (int64_t)(v << (64 - bits)) >> (64 - bits); }
     static inline void put_bytes(uint8_t *p, int size, uint64_t v) {
         switch (size) {
         case 1: *p = (uint8_t)v; break;
@@ -96,6 +98,7 @@ cdef extern from *:
     u64 get_bytes(const u8*, int) noexcept nogil
     void put_bytes(u8*, int, u64) noexcept nogil
     void *memset(void*, int, size_t) noexcept nogil
+    i64 sext(u64, int) noexcept nogil
 
 # One decoded instruction. `op` 0 is "not decoded yet", so that zeroed memory is a valid page of them.
 ctypedef struct Insn:
@@ -112,6 +115,7 @@ ctypedef struct CodePage:
     Insn insns[2050]
     u64 number      # of the RAM page it decodes
     u64 stores      # into it since it was decoded
+    u64 next_free   # address of the next free page, 0 at the end
 
 # Data TLB: virtual page allowed for loads and for stores (a page with decoded code never is: its stores are seen).
 ctypedef struct Tlb:
@@ -123,6 +127,8 @@ ctypedef struct Tlb:
 ctypedef struct Itlb:
     u64 tag
     Insn *base
+
+ctypedef struct Shared
 
 ctypedef struct Hart:
     u64 x[33]       # x[0] is 0; x[32] takes what is written to register 0
@@ -143,6 +149,10 @@ ctypedef struct Hart:
     u64 mstatus, mtvec, medeleg, mideleg, mie, mip, mepc, mcause, mtval, mscratch, mcounteren, menvcfg
     u64 stvec, sepc, scause, stval, sscratch, scounteren, satp, stimecmp, senvcfg
     u64 mcycle, minstret
+    u64 pmpcfg[2]
+    u64 pmpaddr[16]
+    u64 pmp_low[16]     # what they say, as ranges of physical addresses [low, high); empty if off
+    u64 pmp_high[16]
     u64 frm, fflags
     u64 reserved, reserved_addr, reserved_value     # LR/SC: guest physical address and the value seen
     u64 wfi
@@ -170,7 +180,10 @@ ctypedef struct Shared:
     CodePage **code         # by RAM page; NULL: nothing decoded
     u8 *stale               # by RAM page: written by a device since it was decoded
     CodePage *arena
-    u64 arena_used
+    u64 arena_used          # pages of the arena that are or were in use
+    u64 arena_touched       # pages of the arena that have ever been; the others are still zero
+    u64 arena_full          # drop all decoded code at the next boundary
+    CodePage *free_pages    # once used, now free; linked by next_free
     u64 epoch               # changes when decoded code does
     u64 icount              # instructions and traps, all harts
     u64 slice               # length of the slice that runs now, 0 outside
@@ -185,6 +198,8 @@ ctypedef struct Shared:
     u64 watch               # address of a doubleword whose non-zero store ends run(); all ones: none
     u64 watch_hit
     void *core              # the Core object (borrowed)
+    u64 raised              # a call into Python raised; run() hands it on
+    u64 timer_check         # icount from which on the host clock is read again
     u64 n_decode, n_code_store, n_retire, n_mmio
 
 ctypedef Hart *pCpu
@@ -203,3 +218,67 @@ ctypedef i32 *P_i32
 ctypedef u64 *P_u64
 ctypedef float *P_f32
 ctypedef double *P_f64
+
+cdef enum:  # what an access is for
+    ACCESS_LOAD = 0
+    ACCESS_STORE = 1
+    ACCESS_FETCH = 2
+
+cdef enum:  # why run_code ended, besides the exception causes
+    CAUSE_NONE = -1
+    CAUSE_SYSTEM = 100
+
+cdef enum:  # page table entries
+    PTE_V = 1
+    PTE_R = 2
+    PTE_W = 4
+    PTE_X = 8
+    PTE_U = 16
+    PTE_A = 64
+    PTE_D = 128
+
+cdef extern from *:
+    """
+    #define PPN_MASK UINT64_C(0xFFFFFFFFFFF)
+    """
+    u64 PPN_MASK
+
+cdef extern from *:
+    """
+    #define FS_DIRTY UINT64_C(0x6000)
+    #define STATUS_XL UINT64_C(0xA00000000)
+    #define MSTATUS_WRITE UINT64_C(0x7E79AA)
+    #define SSTATUS_WRITE UINT64_C(0xDE762)
+    #define SATP_WRITE UINT64_C(0x80000FFFFFFFFFFF)
+    #define EMPTY UINT64_C(0xFFFFFFFFFFFFFFFF)
+    """
+    u64 FS_DIRTY, STATUS_XL, MSTATUS_WRITE, SSTATUS_WRITE, SATP_WRITE
+    u64 EMPTY   # no page's tag; all ones
+
+cdef enum:  # SBI hart states
+    HSM_STARTED = 0
+    HSM_STOPPED = 1
+    HSM_SUSPENDED = 4
+
+cdef enum:  # SBI errors
+    SBI_FAILED = -1
+    SBI_NOT_SUPPORTED = -2
+    SBI_INVALID_PARAM = -3
+    SBI_INVALID_ADDRESS = -5
+    SBI_ALREADY_AVAILABLE = -6
+
+cdef enum:  # SBI extensions
+    SBI_BASE = 0x10
+    SBI_TIME = 0x54494D45
+    SBI_IPI = 0x735049
+    SBI_RFENCE = 0x52464E43
+    SBI_HSM = 0x48534D
+    SBI_SRST = 0x53525354
+    SBI_DBCN = 0x4442434E
+
+cdef enum:  # what run() returns; to Python they are EXIT_*
+    RUN_LIMIT = 0
+    RUN_KICKED = 1
+    RUN_IDLE = 2
+    RUN_BREAK = 3
+    RUN_WATCH = 4

@@ -1,0 +1,48 @@
+"""Build the software CPU: generate its source from the tables, translate it with Cython, compile it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+RV64 = ROOT / "src/instar/cpu/rv64"
+MADE = ROOT / "build/rv64"
+FLAGS = ["-O2", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
+
+
+def import_packages_without_running_them() -> None:
+    """Make ``instar.cpu.rv64.*`` importable before its extension module exists."""
+    for name in ("instar", "instar.cpu", "instar.cpu.rv64"):
+        if name not in sys.modules:
+            module = ModuleType(name)
+            module.__path__ = [str(ROOT / "src" / name.replace(".", "/"))]
+            sys.modules[name] = module
+
+
+class BuildCore(build_ext):
+    """``build_ext`` that makes the C source first."""
+
+    def finalize_options(self) -> None:
+        import_packages_without_running_them()
+        from instar.cpu.rv64.gen import generate  # noqa: PLC0415 - the packages are importable from here on
+
+        source = generate(RV64 / "core", MADE)
+        self.distribution.ext_modules = cythonize(
+            [Extension("instar.cpu.rv64._core", [str(source.relative_to(ROOT))], extra_compile_args=FLAGS)],
+            include_path=[str(MADE)],
+            build_dir=None,
+        )
+        super().finalize_options()
+
+
+setup(
+    cmdclass={"build_ext": BuildCore},
+    # Named here so that the wheel is one for this platform; BuildCore replaces it by the real one.
+    ext_modules=[Extension("instar.cpu.rv64._core", [])],
+)

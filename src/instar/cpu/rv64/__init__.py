@@ -1,0 +1,14 @@
+"""The software CPU: RV64GC harts that are interpreted."""
+
+from __future__ import annotations
+
+from instar.cpu.rv64._core import (
+    EXIT_BREAK,
+    EXIT_IDLE,
+    EXIT_KICKED,
+    EXIT_LIMIT,
+    EXIT_WATCH,
+    Core,
+)
+
+__all__ = ["EXIT_BREAK", "EXIT_IDLE", "EXIT_KICKED", "EXIT_LIMIT", "EXIT_WATCH", "Core"]
