@@ -1,0 +1,114 @@
+"""Imports point down only, the engine knows nothing of machines, and the documents name what exists."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "instar"
+# Each may import what stands below it; names on one line do not import each other.
+LAYERS = [
+    {"cli", "testing"},
+    {"image", "monitor"},
+    {"migration"},
+    {"machine"},
+    {"boards"},
+    {"cpu", "devices"},
+    {"virtio", "chardev", "block"},
+    {"memory"},
+    {"events", "log", "loop", "signals", "stateful"},
+    {"cpr", "units"},
+    {"errors", "_version"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+CONSTANTS = {"instar.virtio.features"}  # names for numbers; nothing else is in it
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+STATES = [path for path in MODULES if path.stem == "state" and path.parent.name != "cpr"]
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, also for types only and inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module="instar"):
+                found |= {f"instar.{alias.name}" for alias in node.names}
+            case ast.ImportFrom(level=0):
+                found.add(node.module)
+            case ast.ImportFrom():
+                found.add("relative imports hide where they lead")
+    return found
+
+
+def piece(module: str) -> str:
+    return module.split(".")[1]
+
+
+def of_instar(modules: set[str]) -> set[str]:
+    return {module for module in modules if module.startswith("instar.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_imports_of_any_module_point_down(path):
+    here = piece(dotted(path))
+    others = {piece(module) for module in of_instar(imported(path))} - {here}
+    assert {name for name in others if RANK[name] <= RANK[here]} == set()
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "cpr").rglob("*.py")), ids=dotted)
+def test_imports_of_the_engine_are_standard_library_only(path):
+    names = {
+        module.split(".")[0] for module in imported(path) if not module.startswith("instar.cpr")
+    }
+    assert names - sys.stdlib_module_names == set()
+
+
+@pytest.mark.parametrize("path", STATES, ids=dotted)
+def test_imports_of_state_declarations_are_states_only(path):
+    modules = of_instar(imported(path)) - CONSTANTS
+    other = {
+        name
+        for name in modules
+        if not name.startswith("instar.cpr.") and not name.endswith(".state")
+    }
+    assert other == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_printing_and_exiting_is_for_the_command_line(path):
+    names = {
+        node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)
+    }
+    allowed = {"print"} if piece(dotted(path)) == "cli" else set()
+    assert names & {"print", "exit", "quit"} <= allowed
+
+
+def named_paths(text: str) -> list[str]:
+    """The words in backquotes that look like a path of this repository."""
+    roots = "src/|tests/|tools/|docs/|examples/|guest/|\\.ci/"
+    return re.findall(rf"`((?:{roots})[\w./-]*)`", text)
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_paths_named_in_documents_exist(document):
+    named = named_paths(document.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_make_targets_named_in_documents_exist(document):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets |= {f"test-{kind}" for kind in ("unit", "guest", "peers", "faults", "golden")}
+    named = set(re.findall(r"`?\bmake ([a-z][\w-]*)`", document.read_text()))
+    assert named - targets == set()
