@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from instar.chardev.base import Chardev
+    from instar.loop import Timer
     from instar.monitor.context import Context
 
 SLOW_CLIENT: Final = (
@@ -64,7 +65,7 @@ class Monitor:
             else HmpSession(self._context, state=was)
         )
         self._greeted = was is not None and was.greeted
-        self._polling = False
+        self._timer: Timer | None = None
         chardev.attach(receive=self._receive, can_receive=self._room, event=self._on_event)
         self._context.machine.events.subscribe(self._on_machine_event)
         if was is not None:
@@ -81,6 +82,9 @@ class Monitor:
     def close(self) -> None:
         """End the session; the device stays open."""
         self._context.machine.events.unsubscribe(self._on_machine_event)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._chardev.detach()
 
     def _open(self) -> None:
@@ -137,12 +141,11 @@ class Monitor:
         self._poll_later()
 
     def _poll_later(self) -> None:
-        if isinstance(self._session, HmpSession) and self._session.busy and not self._polling:
-            self._polling = True
-            self._context.loop.call_later(_POLL_NS, self._poll)
+        if isinstance(self._session, HmpSession) and self._session.busy and self._timer is None:
+            self._timer = self._context.loop.call_later(_POLL_NS, self._poll)
 
     def _poll(self) -> None:
-        self._polling = False
+        self._timer = None
         if not isinstance(self._session, HmpSession) or not self._session.busy:
             return
         text = self._session.poll()

@@ -166,13 +166,23 @@ def _instructions(cpu: CpuInfo, read: Reader, address: int, fmt: UnitFormat) -> 
 
 
 def _rows(read: Reader, address: int, fmt: UnitFormat) -> Iterator[str]:
-    size = fmt.size
-    per_row = (8 if fmt.letter == "c" else 16) // size
+    per_row = (8 if fmt.letter == "c" else 16) // fmt.size
     for first in range(0, fmt.count, per_row):
-        here = address + first * size
-        data = read(here, min(per_row, fmt.count - first) * size)
-        units = [int.from_bytes(data[n : n + size], "little") for n in range(0, len(data), size)]
-        yield f"{here & _MASK:016x}: {' '.join(_unit(u, fmt) for u in units)}\n"
+        here = address + first * fmt.size
+        row: list[str] = []
+        try:
+            for n in range(min(per_row, fmt.count - first)):
+                unit = read(here + n * fmt.size, fmt.size)
+                row.append(_unit(int.from_bytes(unit, "little"), fmt))
+        except GuestMemoryError:
+            if row:  # memory ends in this row: show what there is
+                yield _row(here, row)
+            raise
+        yield _row(here, row)
+
+
+def _row(address: int, units: list[str]) -> str:
+    return f"{address & _MASK:016x}: {' '.join(units)}\n"
 
 
 def _unit(value: int, fmt: UnitFormat) -> str:

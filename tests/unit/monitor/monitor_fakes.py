@@ -10,9 +10,17 @@ from instar.chardev.null import NullChardev
 from instar.errors import CommandError, GuestMemoryError
 from instar.events import EventBus
 
-CODE = bytes.fromhex("13000000" "67800000")  # nop; ret
+CODE = bytes.fromhex("1300000067800000")  # nop; ret
 PAGE = CODE + bytes(4096 - len(CODE))
 RAM = 0x8000_0000
+
+
+class FakeTimer:
+    def __init__(self, callback):
+        self.callback = callback
+
+    def cancel(self):
+        self.callback = lambda: None
 
 
 class FakeLoop:
@@ -23,15 +31,14 @@ class FakeLoop:
         self.watched = {}
 
     def call_later(self, delay_ns, callback):
-        self.later.append(callback)
-
-    def call_soon(self, callback):
-        self.later.append(callback)
+        timer = FakeTimer(callback)
+        self.later.append(timer)
+        return timer
 
     def run_later(self):
         calls, self.later = self.later, []
-        for call in calls:
-            call()
+        for timer in calls:
+            timer.callback()
 
     def watch(self, fd, *, readable=None, writable=None):
         self.watched[fd] = (readable, writable)
