@@ -90,7 +90,7 @@ class Manifest:
         """
         try:
             return _manifest(name, json.loads(raw))
-        except (ValueError, KeyError, TypeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             error = ConfigError(f"the manifest of image '{name}' is damaged")
             raise error.hint(f"'instar image pull --refresh {name}' makes it anew") from exc
 
