@@ -4,7 +4,8 @@
 PYTHON ?= python3
 export PYTHON
 VENV := .venv/bin
-SOURCES := $(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pxd' | grep -v '/build/')
+SOURCES := $(shell find src -name '*.py')
+CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 -name '*.p*' -not -name '*.pyc')
 PYTEST := $(VENV)/python -m pytest -q
 TESTS := unit guest peers faults golden
 
@@ -61,8 +62,11 @@ build: .venv/.ready-build  ## the compiled parts and the two programs in .venv/b
 	@tools/bootstrap test
 	@touch $@
 
-.venv/.ready-build: .venv/.ready-venv setup.py pyproject.toml tools/launcher.py $(SOURCES)
+.venv/.ready-core: .venv/.ready-venv $(CORE)
 	. .cache/build.env && $(VENV)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+.venv/.ready-build: .venv/.ready-core tools/launcher.py $(SOURCES)
 	@$(VENV)/python -m compileall -q src/instar
 	@$(VENV)/python tools/launcher.py
 	@touch $@
