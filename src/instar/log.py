@@ -10,6 +10,7 @@ Source: own; the levels follow Cloud Hypervisor's.
 from __future__ import annotations
 
 import os
+from select import select
 from time import monotonic_ns
 
 TYPE_CHECKING = False
@@ -52,17 +53,23 @@ class _Site:
 
 
 class Log:
-    """A log with its ring and its limits; the program has one, tests make their own."""
+    """A log with its ring and its limits; the program has one, tests make their own.
 
-    __slots__ = ("_clock", "_held", "_level", "_lost", "_ring", "_sites", "_write")
+    Args:
+        write: Takes a line and returns whether it could; it must not block.
+        clock: Nanoseconds that never go back.
+    """
 
-    def __init__(self, write: Callable[[str], object], clock: Callable[[], int]) -> None:
+    __slots__ = ("_clock", "_held", "_level", "_lost", "_overflow", "_ring", "_sites", "_write")
+
+    def __init__(self, write: Callable[[str], bool], clock: Callable[[], int]) -> None:
         self._write = write
         self._clock = clock
         self._level = LEVELS.index("warning")
         self._held = False
         self._ring: list[str] = []
-        self._lost = 0
+        self._overflow = 0  # lines that the ring had no room for
+        self._lost = 0  # lines that could not be written
         self._sites: dict[str, _Site] = {}
 
     def set_level(self, level: Level) -> None:
@@ -76,11 +83,11 @@ class Log:
         shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:LINE])
         line = f"{PROGRAM}: {level}: {shown}\n"
         if not self._held:
-            self._write(line)
+            self._emit(line)
         elif len(self._ring) < RING:
             self._ring.append(line)
         else:
-            self._lost += 1
+            self._overflow += 1
 
     def guest(self, site: str, text: str) -> None:
         """Warn of something the guest did, limited like :meth:`limited`."""
@@ -106,18 +113,31 @@ class Log:
         """Write what was held, and how much did not fit."""
         self._held = False
         ring, self._ring = self._ring, []
-        lost, self._lost = self._lost, 0
-        if ring:
-            self._write("".join(ring))
-        if lost:
-            self.say("warning", f"{lost} lines of the pause did not fit into {RING} and are lost")
+        overflow, self._overflow = self._overflow, 0
+        for line in ring:
+            self._emit(line)
+        if overflow:
+            text = f"{overflow} lines of the pause did not fit into {RING} and are lost"
+            self.say("warning", text)
+
+    def _emit(self, line: str) -> None:
+        if self._lost:
+            notice = f"{PROGRAM}: warning: {self._lost} lines could not be written and are lost\n"
+            if self._write(notice):
+                self._lost = 0
+        if not self._write(line):
+            self._lost += 1
 
 
-def _to_stderr(line: str) -> None:
+def _to_stderr(line: str) -> bool:
+    """Write unless that would block: a standard error that is closed or full never stops a VM."""
     try:
+        if not select((), (2,), (), 0)[1]:
+            return False
         os.write(2, line.encode(errors="backslashreplace"))
-    except OSError:
-        return  # nobody listens: a closed or full standard error never stops a VM
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 _log: Final = Log(_to_stderr, monotonic_ns)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from instar.log import BURST, LINE, REFILL_NS, RING, SITES, Log
+from instar.log import BURST, LINE, REFILL_NS, RING, SITES, Log, _to_stderr
 
 
 class Sink:
@@ -13,10 +15,12 @@ class Sink:
     def __init__(self) -> None:
         self.text = ""
         self.ns = 0
+        self.full = False
         self.log = Log(self.write, lambda: self.ns)
 
-    def write(self, line: str) -> None:
-        self.text += line
+    def write(self, line: str) -> bool:
+        self.text += "" if self.full else line
+        return not self.full
 
 
 @pytest.fixture
@@ -85,3 +89,34 @@ def test_guest_sites_are_limited_in_number(sink):
     for n in range(SITES * 2 + 1):
         sink.log.guest(f"site {n}", "bad")
     assert sink.text.count("\n") == SITES * 2 + 1
+
+
+def test_lines_that_cannot_be_written_are_counted_and_told_later(sink):
+    sink.full = True
+    sink.log.say("error", "one")
+    sink.log.say("error", "two")
+    sink.full = False
+    sink.log.say("error", "three")
+    sink.log.say("error", "four")
+    assert sink.text.splitlines() == [
+        "instar-system: warning: 2 lines could not be written and are lost",
+        "instar-system: error: three",
+        "instar-system: error: four",
+    ]
+
+
+def test_standard_error_that_is_full_or_closed_does_not_block():
+    saved, (reader, writer) = os.dup(2), os.pipe()
+    os.dup2(writer, 2)
+    try:
+        written = 0
+        while _to_stderr("x" * 999 + "\n"):
+            written += 1
+        os.close(2)
+        closed = _to_stderr("nobody")
+    finally:
+        os.dup2(saved, 2)
+    assert written > 0
+    assert not closed
+    for fd in (saved, reader, writer):
+        os.close(fd)

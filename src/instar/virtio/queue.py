@@ -27,8 +27,6 @@ _NEXT, _WRITE, _INDIRECT = 1, 2, 4
 _NO_INTERRUPT: Final = 1
 _DESC: Final = Struct("<QIHH")
 _USED_ELEMENT: Final = Struct("<II")
-# Entries of an indirect table: more than a host takes in one vector; Linux uses at most seg_max + 2.
-MAX_INDIRECT: Final = 1024
 
 _barrier_lock: Final = allocate_lock()
 
@@ -231,7 +229,7 @@ class Queue:
             why = "is inside another"
         elif flags & _NEXT:
             why = "is not the last of its chain"
-        elif length % 16 or not 16 <= length <= 16 * MAX_INDIRECT:
-            why = f"has {length} bytes, a multiple of 16 up to {16 * MAX_INDIRECT} is needed"
+        elif length % 16 or not 16 <= length <= 16 * self.limit:
+            why = f"has {length} bytes, a multiple of 16 up to {16 * self.limit} is needed"
         if why:
             raise QueueError(f"queue {self.name}: indirect table {why}")
