@@ -146,12 +146,8 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
     value = (os.environ if environ is None else environ).pop(VARIABLE, None)
     if value is None:
         return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 9):
-        raise PeerError(
-            f"{VARIABLE}={value[:48]!r}: not a descriptor's number; nothing was adopted"
-        )
-    memfd = int(value)
     try:
+        memfd = _number(value)
         found = _adopted(_read_sealed(memfd))
     except CprError as exc:
         exc.hint(f"without {VARIABLE} in the environment the program starts afresh")
@@ -183,6 +179,14 @@ def _sealed(data: bytes) -> int:
         return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     finally:
         os.close(low)
+
+
+def _number(value: str) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9):
+        raise PeerError(
+            f"{VARIABLE}={value[:48]!r}: not a descriptor's number; nothing was adopted"
+        )
+    return int(value)
 
 
 def _read_sealed(fd: int) -> bytes:

@@ -1,0 +1,188 @@
+"""The example that updates itself, with real clients: what a reader of it is promised."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60  # seconds until a hung service fails the test; nothing is measured
+
+
+class Service:
+    """A copy of the example that runs, and its console."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "counter_service.py"
+        shutil.copy(ROOT / "examples" / "counter_service.py", self.file)
+        here = os.path.dirname(sys.executable)
+        environ = {"PATH": f"{here}:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")}
+        self.process = subprocess.Popen(
+            [self.file, "0"], stdout=subprocess.PIPE, text=True, env=environ
+        )
+        self.port = int(self.console().split()[-1])
+
+    def console(self) -> str:
+        return self.process.stdout.readline().rstrip()
+
+    def become(self, version: str) -> None:
+        text = self.file.read_text()
+        new = re.sub(r'Engine\("\d+"\)', f'Engine("{version}")', text)
+        self.replace(lambda path: path.write_text(new))
+
+    def replace(self, make) -> None:
+        """Put another file in place, as an installation does."""
+        made = self.file.with_suffix(".new")
+        make(made)
+        made.chmod(0o755)
+        made.replace(self.file)
+
+    def connect(self) -> "Client":
+        return Client(self.port)
+
+    def descriptors(self) -> dict[str, str]:
+        folder = f"/proc/{self.process.pid}/fd"
+        return {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
+
+
+class Client:
+    """A connection that must never break."""
+
+    def __init__(self, port: int):
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+        self.lines = self.socket.makefile("r")
+
+    def send(self, text: str) -> None:
+        self.socket.sendall(text.encode())
+
+    def answer(self) -> tuple[int, str]:
+        count, _, version = self.lines.readline().split()
+        return int(count), version
+
+    def ask(self) -> tuple[int, str]:
+        self.send("hello\n")
+        return self.answer()
+
+    def close(self) -> None:
+        self.lines.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def service(tmp_path):
+    made = Service(tmp_path)
+    yield made
+    made.process.kill()
+    made.process.wait()
+    made.process.stdout.close()
+
+
+@pytest.fixture
+def clients(service):
+    made = [service.connect() for _ in range(5)]
+    yield made
+    for client in made:
+        client.close()
+
+
+def test_counter_service_is_under_50_lines():
+    lines = (ROOT / "examples" / "counter_service.py").read_text().splitlines()
+    assert len(lines) < 50
+
+
+def test_counter_service_20_updates_keep_clients_count_listener_and_pid(service, clients):
+    answers = [client.ask() for client in clients]
+    before = service.descriptors()
+    for number in range(2, 22):
+        service.become(str(number))
+        clients[number % 5].send("!")
+        assert f"-> {number}: pause" in service.console()
+        answers += [client.ask() for client in clients]
+    assert [count for count, _ in answers] == list(range(1, 21 * 5 + 1))
+    assert [version for _, version in answers] == [str(n // 5 + 1) for n in range(21 * 5)]
+    assert service.descriptors() == before
+    assert service.process.poll() is None
+    newcomer = service.connect()
+    assert newcomer.ask() == (106, "21")
+    newcomer.close()
+
+
+def test_counter_service_requests_sent_during_the_update_are_answered(service, clients):
+    service.become("2")
+    clients[0].send("!")
+    for client in clients:
+        client.send("hello\n" * 3)
+    late = service.connect()
+    late.send("hello\n")
+    counts = [client.answer()[0] for client in clients for _ in range(3)] + [late.answer()[0]]
+    assert sorted(counts) == list(range(1, 17))
+    late.close()
+
+
+def test_counter_service_client_that_leaves_is_forgotten(service, clients):
+    clients[0].ask()
+    before = service.descriptors()
+    leaving = service.connect()
+    leaving.ask()
+    leaving.close()
+    clients[0].ask()
+    service.become("2")
+    clients[0].send("!")
+    service.console()
+    clients[0].ask()
+    assert service.descriptors() == before
+
+
+def missing(service):
+    service.file.unlink()
+
+
+def directory(service):
+    service.file.unlink()
+    service.file.mkdir()
+
+
+def not_executable(service):
+    service.file.chmod(0o644)
+
+
+def no_interpreter(service):
+    service.replace(lambda path: path.write_text("#!/no/such/interpreter\n"))
+
+
+def no_program(service):
+    service.replace(lambda path: path.write_text("this is not a program\n"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (missing, "No such file or directory"),
+        (directory, "Permission denied"),
+        (not_executable, "Permission denied"),
+        (no_interpreter, "No such file or directory"),
+        (no_program, "Exec format error"),
+    ],
+)
+def test_counter_service_failing_update_goes_on_and_leaks_nothing(service, clients, spoil, reason):
+    first = [client.ask() for client in clients]
+    text, before = service.file.read_text(), service.descriptors()
+    spoil(service)
+    for _ in range(3):
+        clients[1].send("!")
+        assert service.console() == f"execvp {service.file} failed: {reason}"
+        first += [client.ask() for client in clients]
+    assert service.descriptors() == before
+    assert first == [(n, "1") for n in range(1, 21)]
+    remove = service.file.rmdir if service.file.is_dir() else lambda: None
+    remove()
+    service.replace(lambda path: path.write_text(text.replace('"1"', '"2"')))
+    clients[1].send("!")
+    assert "-> 2: pause" in service.console()
+    assert [client.ask() for client in clients] == [(n, "2") for n in range(21, 26)]
+    assert service.descriptors() == before
