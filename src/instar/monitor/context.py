@@ -54,15 +54,11 @@ class CpuInfo(Protocol):
         ...
 
     def registers(self) -> Mapping[str, int]:
-        """Return ``pc``, ``x0`` to ``x31``, ``f0``..., CSRs and mode by name, in the order to show them."""
+        """Return ``pc``, ``x0`` to ``x31``, ``f0`` to ``f31``, CSRs and mode, in the order to show them."""
         ...
 
     def translate(self, va: int, /) -> int:
         """Return the guest physical address of ``va`` as this hart sees it now; -1 if unmapped."""
-        ...
-
-    def disassemble(self, word: int, pc: int, /) -> str:
-        """Return the text of the instruction ``word`` (16 or 32 bits) at ``pc``."""
         ...
 
 

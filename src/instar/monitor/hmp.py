@@ -19,6 +19,7 @@ from instar.monitor.command import (
     check_state,
     convert,
 )
+from instar.monitor.registers import named_registers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,8 +230,7 @@ class _Reader:
         return total
 
     def _register(self, name: str) -> int:
-        registers = self._context.machine.cpus[0].registers()
-        for key, value in registers.items():
+        for key, value in named_registers(self._context.machine.cpus[0]).items():
             if name in key.split("/"):
                 return value
         raise LineError(f"unknown register: '${name[:32]}'")

@@ -52,13 +52,10 @@ class FakeCpu:
     thread_id = 1234
 
     def registers(self):
-        return {"pc": RAM, "sp": RAM + 4096}
+        return {"pc": RAM, "x2": RAM + 4096}
 
     def translate(self, va):
         return RAM + va % 4096 if va >> 12 == 1 else -1
-
-    def disassemble(self, word, pc):
-        return {0x13: "nop", 0x8067: "ret"}.get(word, "unknown")
 
 
 @dataclass

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
+from instar.cpu.rv64.disasm import disassemble, instruction_length
 from instar.errors import GuestMemoryError
 from instar.monitor.command import Arg, Hmp, command
+from instar.monitor.registers import named_registers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,14 +82,14 @@ def info_registers(
 
     (instar) info registers
     CPU#0
-     pc       0000000080000000 sp       0000000080001000
+     pc         0000000080000000 x2/sp      0000000080001000
     """
     cpus = ctx.machine.cpus if all_cpus else ctx.machine.cpus[:1]
     return "".join(_registers(cpu) for cpu in cpus)
 
 
 def _registers(cpu: CpuInfo) -> str:
-    cells = [f" {name:<8} {value:016x}" for name, value in cpu.registers().items()]
+    cells = [f" {name:<10} {value:016x}" for name, value in named_registers(cpu).items()]
     rows = ["".join(cells[n : n + _PER_ROW]) for n in range(0, len(cells), _PER_ROW)]
     return "\n".join([f"CPU#{cpu.index}", *rows]) + "\n"
 
@@ -116,7 +118,7 @@ def x(
             out += ctx.machine.read_physical(gpa, min(length - len(out), _PAGE - here % _PAGE))
         return out
 
-    return dump(cpu, read, addr, fmt)
+    return dump(read, addr, fmt)
 
 
 @command(qmp=False, hmp=Hmp("xp"))
@@ -132,22 +134,19 @@ def xp(
     0x0000000080000000: 00000013  nop
     0x0000000080000004: 00008067  ret
     """
-    return dump(ctx.machine.cpus[0], ctx.machine.read_physical, addr, fmt)
+    return dump(ctx.machine.read_physical, addr, fmt)
 
 
-def dump(cpu: CpuInfo, read: Reader, address: int, fmt: UnitFormat) -> str:
+def dump(read: Reader, address: int, fmt: UnitFormat) -> str:
     """Return ``fmt.count`` units from ``address``; where memory ends, the text says so.
 
     Args:
-        cpu: Whose instructions they are.
         read: Gives the bytes at an address; GuestMemoryError if there are none.
         address: Of the first unit.
         fmt: What to show.
     """
     shown: list[str] = []
-    units = (
-        _instructions(cpu, read, address, fmt) if fmt.letter == "i" else _rows(read, address, fmt)
-    )
+    units = _instructions(read, address, fmt) if fmt.letter == "i" else _rows(read, address, fmt)
     try:
         shown.extend(units)
     except GuestMemoryError:
@@ -155,13 +154,13 @@ def dump(cpu: CpuInfo, read: Reader, address: int, fmt: UnitFormat) -> str:
     return "".join(shown)
 
 
-def _instructions(cpu: CpuInfo, read: Reader, address: int, fmt: UnitFormat) -> Iterator[str]:
+def _instructions(read: Reader, address: int, fmt: UnitFormat) -> Iterator[str]:
     for _ in range(fmt.count):
         word = int.from_bytes(read(address, 2), "little")
-        length = 4 if word & 3 == 3 else 2
+        length = instruction_length(word)
         if length == 4:
             word |= int.from_bytes(read(address + 2, 2), "little") << 16
-        yield f"0x{address & _MASK:016x}: {word:0{2 * length}x}  {cpu.disassemble(word, address)}\n"
+        yield f"0x{address & _MASK:016x}: {word:0{2 * length}x}  {disassemble(word, address)}\n"
         address += length
 
 
