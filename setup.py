@@ -34,7 +34,13 @@ class BuildCore(build_ext):
 
         source = generate(RV64 / "core", MADE)
         self.distribution.ext_modules = cythonize(
-            [Extension("instar.cpu.rv64._core", [str(source.relative_to(ROOT))], extra_compile_args=FLAGS)],
+            [
+                Extension(
+                    "instar.cpu.rv64._core",
+                    [str(source.relative_to(ROOT))],
+                    extra_compile_args=FLAGS,
+                )
+            ],
             include_path=[str(MADE)],
             build_dir=None,
         )

@@ -9,6 +9,15 @@ from instar.cpu.rv64._core import (
     EXIT_LIMIT,
     EXIT_WATCH,
     Core,
+    address_of,
 )
 
-__all__ = ["EXIT_BREAK", "EXIT_IDLE", "EXIT_KICKED", "EXIT_LIMIT", "EXIT_WATCH", "Core"]
+__all__ = [
+    "EXIT_BREAK",
+    "EXIT_IDLE",
+    "EXIT_KICKED",
+    "EXIT_LIMIT",
+    "EXIT_WATCH",
+    "Core",
+    "address_of",
+]

@@ -3,6 +3,7 @@
 import cython
 from cython import cast, sizeof
 from cython.cimports.instar.cpu.rv64.core.types import *
+from cython.cimports.cpython.buffer import PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.libc.stdlib import calloc, free
 
 EXIT_LIMIT = RUN_LIMIT
@@ -351,3 +352,12 @@ def check_shared(fields, harts):
     ):
         if not low <= fields[name] <= high:
             raise ValueError(f"{name}: {fields[name]} is not in {low}..{high}; nothing was loaded")
+
+
+def address_of(buffer):
+    """Return the host address of a writable buffer's first byte; see ``_core.pyi``."""
+    view: Py_buffer
+    PyObject_GetBuffer(buffer, cython.address(view), PyBUF_WRITABLE)
+    address = cast(u64, view.buf)
+    PyBuffer_Release(cython.address(view))
+    return address

@@ -27,6 +27,7 @@ HEADER = """\
 import cython
 from cython import cast, sizeof
 from cython.cimports._core_types import *
+from cython.cimports.cpython.buffer import PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.cimports.libc.stdlib import calloc, free
 """
 

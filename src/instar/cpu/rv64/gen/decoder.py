@@ -112,10 +112,14 @@ def row_lines(row: Row, operations: Operations) -> list[str]:
     length = 1 if row.ext == "c" else 2
     for form in operations.forms[target.name]:
         put = put_line(form, target, operations, length)
-        lines += [f"    if {form.condition}:", f"        {put}", "        return"] if form.condition else [
-            f"    {put}",
-            "    return",
-        ]
+        lines += (
+            [f"    if {form.condition}:", f"        {put}", "        return"]
+            if form.condition
+            else [
+                f"    {put}",
+                "    return",
+            ]
+        )
         if not form.condition:
             break
     return lines

@@ -1,4 +1,4 @@
-"""Make the interpreter: one function with one branch for each operation, which the C compiler turns into a jump table."""
+"""Make the interpreter: one function with a branch for each operation, which C compilers turn into a jump table."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from instar.cpu.rv64.isa import Row
 
 # Operations that no instruction has: number 0 must be the first, zeroed memory is a page of it.
-BUILT_IN = ("undecoded", "page_end", "cross", "illegal", "system", "fp")
+BUILT_IN: tuple[str, ...] = ("undecoded", "page_end", "cross", "illegal", "system", "fp")
 
 
 class Form(NamedTuple):
@@ -68,7 +68,7 @@ class Operations:
 
     def names(self) -> list[str]:
         """Return the operations' names in the order of their numbers."""
-        names = list(BUILT_IN)
+        names: list[str] = list(BUILT_IN)
         for name, effect in self.effects.items():
             names.append(name)
             if effect.startswith("branch"):

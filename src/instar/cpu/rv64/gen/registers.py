@@ -14,7 +14,7 @@ HEAD = ("@cython.cfunc", "@cython.nogil", "@cython.exceptval(check=False)")
 
 
 def registers(csrs: Iterable[Csr]) -> str:
-    """Return the source of ``csr_read(c, n)`` and ``csr_write(c, n, v)``; both set ``c.fault`` for what is not there."""
+    """Return the source of ``csr_read(c, n)``, ``csr_write(c, n, v)``; a read sets ``c.fault`` for what is not there."""
     rows = list(csrs)
     read = [*HEAD, "def csr_read(c: pCpu, n: u32) -> u64:", "    c.fault = 0"]
     write = [*HEAD, "def csr_write(c: pCpu, n: u32, v: u64) -> cython.void:"]
@@ -67,5 +67,7 @@ def write_lines(row: Csr) -> list[str]:
     if row.field and row.write == ALL:
         return [f"c.{row.field} = v"]
     if row.field and row.write:
-        return [f"c.{row.field} = (c.{row.field} & ~cast(u64, {row.write:#x})) | (v & {row.write:#x})"]
+        return [
+            f"c.{row.field} = (c.{row.field} & ~cast(u64, {row.write:#x})) | (v & {row.write:#x})"
+        ]
     return ["pass"]
