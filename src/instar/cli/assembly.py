@@ -13,7 +13,7 @@ from instar.boards.virt_fdt import virt_fdt
 from instar.chardev import create, front_end
 from instar.cli.options.config import VirtioBlkConfig
 from instar.cli.vm import MonitorSlot, Vm
-from instar.cpu.rv64 import Core
+from instar.cpu.rv64 import Core, address_of
 from instar.devices.virtio_blk import VirtioBlk
 from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
 from instar.machine.bus import Bus
@@ -103,12 +103,12 @@ def _make_parts(vm: Vm) -> Parts:
         space.memory, serial, poweroff=machine.request_shutdown, reset=machine.request_reset
     )
     core = Core(
-        ram=backends[0].block.view,
+        ram_addr=address_of(backends[0].block.view),
         ram_base=virt.RAM_BASE,
+        ram_size=backends[0].size,
         harts=config.smp.cpus,
         bus=Bus(space, firmware, machine.lock, machine.on_bug),
         icount_shift=-1 if config.icount is None else config.icount.shift,
-        sstc=config.cpu.sstc,
         flush_everything=config.cpu.flush_everything,
     )
     space.memory.on_write(core.dma_written)

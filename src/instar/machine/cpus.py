@@ -27,7 +27,7 @@ class HartBox:
     def load_state(self, state: HartState) -> None:
         """Set the hart's architectural state; its caches start empty."""
         self._core.load_hart(
-            self._hart, {name: getattr(state, name) for name in HartState.__slots__}
+            self._hart, {name: getattr(state, name) for name in HartState.state_fields}
         )
 
 
@@ -47,4 +47,4 @@ class CoreBox:
 
     def load_state(self, state: CoreState) -> None:
         """Take over; load this before the harts."""
-        self._core.load_shared({name: getattr(state, name) for name in CoreState.__slots__})
+        self._core.load_shared({name: getattr(state, name) for name in CoreState.state_fields})

@@ -127,6 +127,7 @@ class VcpuThread:
             self._idle()
         elif reason == EXIT_BREAK:
             self._stop = True
+            self.core.set_break(_NEVER)
             self._on_break()
 
     def _idle(self) -> None:
