@@ -4,6 +4,8 @@
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from typing_extensions import Buffer
+
 EXIT_LIMIT: Final[int]
 """The limit of this call was reached."""
 EXIT_KICKED: Final[int]
@@ -156,6 +158,3 @@ class Core:
 
 def address_of(buffer: Buffer) -> int:
     """Return the host address of a writable contiguous buffer's first byte, valid as long as the buffer's memory."""
-
-def address_of(buffer: memoryview) -> int:
-    """Return the host address of a writable buffer's first byte; keep the buffer as long as the address is used."""

@@ -44,7 +44,8 @@ class Operations:
 
     def _add(self, row: Row) -> None:
         kind, _, rest = row.effect.partition(" ")
-        self.forms[row.name] = forms = []
+        forms: list[Form] = []
+        self.forms[row.name] = forms
         for name, condition, operation, effect, replace in FORMS:
             if name == row.name:
                 pairs = dict(pair.split("=") for pair in replace.split())

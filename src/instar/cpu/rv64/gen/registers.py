@@ -14,7 +14,7 @@ HEAD = ("@cython.cfunc", "@cython.nogil", "@cython.exceptval(check=False)")
 
 
 def registers(csrs: Iterable[Csr]) -> str:
-    """Return the source of ``csr_read(c, n)``, ``csr_write(c, n, v)``; a read sets ``c.fault`` for what is not there."""
+    """Return the source of ``csr_read(c, n)`` (sets ``c.fault`` for what is not there) and ``csr_write(c, n, v)``."""
     rows = list(csrs)
     read = [*HEAD, "def csr_read(c: pCpu, n: u32) -> u64:", "    c.fault = 0"]
     write = [*HEAD, "def csr_write(c: pCpu, n: u32, v: u64) -> cython.void:"]
