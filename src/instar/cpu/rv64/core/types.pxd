@@ -46,12 +46,13 @@ cdef extern from *:
 
 cdef extern from *:
     """
-    /* Words that other threads write, and order between their accesses and the harts'. */
-    #define atomic_load(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
-    #define atomic_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
-    #define atomic_swap(p, v) __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST)
-    #define atomic_or(p, v) __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST)
-    #define atomic_and(p, v) __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST)
+    /* Words that other threads write, and order between their accesses and the harts'. Not named atomic_*: Cython
+       brings in <stdatomic.h>, whose macros of those names clang refuses for plain words. */
+    #define word_load(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
+    #define word_store(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
+    #define word_swap(p, v) __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST)
+    #define word_or(p, v) __atomic_fetch_or(p, v, __ATOMIC_SEQ_CST)
+    #define word_and(p, v) __atomic_fetch_and(p, v, __ATOMIC_SEQ_CST)
     #define atomic_load8(p) __atomic_load_n(p, __ATOMIC_ACQUIRE)
     #define atomic_store8(p, v) __atomic_store_n(p, v, __ATOMIC_SEQ_CST)
     #define full_fence() __atomic_thread_fence(__ATOMIC_SEQ_CST)
@@ -85,11 +86,11 @@ cdef extern from *:
         }
     }
     """
-    u64 atomic_load(u64*) noexcept nogil
-    void atomic_store(u64*, u64) noexcept nogil
-    u64 atomic_swap(u64*, u64) noexcept nogil
-    u64 atomic_or(u64*, u64) noexcept nogil
-    u64 atomic_and(u64*, u64) noexcept nogil
+    u64 atomic_load "word_load"(u64*) noexcept nogil
+    void atomic_store "word_store"(u64*, u64) noexcept nogil
+    u64 atomic_swap "word_swap"(u64*, u64) noexcept nogil
+    u64 atomic_or "word_or"(u64*, u64) noexcept nogil
+    u64 atomic_and "word_and"(u64*, u64) noexcept nogil
     u8 atomic_load8(u8*) noexcept nogil
     void atomic_store8(u8*, u8) noexcept nogil
     void full_fence() noexcept nogil
