@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from instar.cpu.rv64.gen.operations import Form, Operations
     from instar.cpu.rv64.isa import Field, Row
 
-REGISTERS = ("rd", "rs1", "rs2")
-FLOAT_TARGETS = ("fload",)
+REGISTERS: tuple[str, ...] = ("rd", "rs1", "rs2")
+FLOAT_TARGETS: tuple[str, ...] = ("fload",)
 
 
 def field_value(field: Field) -> str:
@@ -32,7 +32,7 @@ def field_value(field: Field) -> str:
 
 def operands(row: Row) -> dict[str, str]:
     """Return an expression for each operand (rd, rs1, rs2, imm) of a row; what it has not is "0"."""
-    values = dict.fromkeys((*REGISTERS, "imm"), "0")
+    values: dict[str, str] = dict.fromkeys((*REGISTERS, "imm"), "0")
     for name in fields_of(row):
         field = FIELDS[name]
         for role in field.roles.split():
