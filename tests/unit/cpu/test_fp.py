@@ -128,7 +128,7 @@ def check_arithmetic(core, name, letter, mode, operands, before):
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", ARITHMETIC)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_arithmetic_any_operands_is_exact_then_rounded_once(core, name, letter, mode, data):
     operands = data.draw(batch(letter, ARITHMETIC[name][0]))
 
@@ -138,7 +138,7 @@ def test_arithmetic_any_operands_is_exact_then_rounded_once(core, name, letter, 
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", ARITHMETIC)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_arithmetic_with_inexact_raised_before_gives_the_same(core, name, letter, data):
     """NX set and rounding to nearest: the way over the host's FPU."""
     operands = data.draw(batch(letter, ARITHMETIC[name][0]))
@@ -186,7 +186,7 @@ def as_number(register, kind):
 @pytest.mark.parametrize("kind", INTEGERS)
 @pytest.mark.parametrize("letter", FORMATS)
 @given(data=st.data())
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_convert_to_integer_rounds_and_saturates(core, letter, kind, mode, data):
     fmt = FORMATS[letter]
     edges = [ref.rounded(ref.Fraction(n), fmt, 0)[0] for n in INTEGERS[kind] if n]
@@ -203,7 +203,7 @@ def test_convert_to_integer_rounds_and_saturates(core, letter, kind, mode, data)
 @pytest.mark.parametrize("kind", INTEGERS)
 @pytest.mark.parametrize("letter", FORMATS)
 @given(data=st.data())
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_convert_from_integer_rounds(core, letter, kind, mode, data):
     some = st.one_of(st.integers(0, ONES), st.integers(0, 63).map(lambda n: ONES >> n))
     values = data.draw(st.lists(some, min_size=20, max_size=40))
@@ -217,7 +217,7 @@ def test_convert_from_integer_rounds(core, letter, kind, mode, data):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("source", "target"), [("s", "d"), ("d", "s")])
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_convert_between_formats_rounds(core, source, target, mode, data):
     fmt = FORMATS[source]
     border = st.integers(896 << 52, 898 << 52).map(lambda p: p & (2 * fmt.sign - 1))
@@ -232,7 +232,7 @@ def test_convert_between_formats_rounds(core, source, target, mode, data):
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", ref.RELATIONS)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_compare_orders_numbers_and_flags_nans(core, name, letter, data):
     operands = data.draw(batch(letter, 2))
     cases = [(boxed(a, letter), boxed(b, letter), 0, 0, 0) for a, b in operands]
@@ -245,7 +245,7 @@ def test_compare_orders_numbers_and_flags_nans(core, name, letter, data):
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", ["fmin", "fmax"])
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_minimum_prefers_numbers_and_orders_zeros(core, name, letter, data):
     operands = data.draw(batch(letter, 2))
     cases = [(boxed(a, letter), boxed(b, letter), 0, 0, 0) for a, b in operands]
@@ -257,7 +257,7 @@ def test_minimum_prefers_numbers_and_orders_zeros(core, name, letter, data):
 
 @pytest.mark.parametrize("letter", FORMATS)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_class_of_any_pattern_is_one_bit(core, letter, data):
     operands = data.draw(batch(letter, 1))
     got = execute(
@@ -277,7 +277,7 @@ SIGNS = {
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", SIGNS)
 @given(data=st.data())
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_sign_injection_changes_only_the_sign(core, name, letter, data):
     sign = FORMATS[letter].sign
     operands = data.draw(batch(letter, 2))
