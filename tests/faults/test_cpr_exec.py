@@ -86,6 +86,26 @@ def test_update_keeps_pid_arguments_and_state_and_nothing_else(tmp_path):
     assert after["phases"] == ["prepare", "stop", "save", "exec", "load"]
 
 
+def test_update_of_a_script_is_like_a_start_by_its_path(tmp_path):
+    program = tmp_path / "service.py"
+    shown = "say(argv=sys.argv, file=os.path.abspath(__file__), path=sys.path[0], comm=open('/proc/self/comm').read())"
+    old = OLD + f"attempt(engine, [{str(program)!r}, 'first'])"
+    program.write_text(f"#!{sys.executable}\n{NEW}{shown}")
+    program.chmod(0o755)
+    said, errors = run(tmp_path, old)
+    assert errors == []
+    assert said[0]["argv"] == [str(program), "first"]
+    assert (said[0]["file"], said[0]["path"]) == (str(program), str(tmp_path))
+    assert not said[0]["comm"].strip().isdigit()
+
+
+def test_update_writes_what_print_held_back(tmp_path):
+    old = OLD + "sys.stdout.write(json.dumps({'held': True}) + chr(10))\nattempt(engine)"
+    said, errors = run(tmp_path, old, NEW + "say(count=thing.count)")
+    assert errors == []
+    assert said == [{"held": True}, {"count": 41}]
+
+
 def test_update_with_other_threads_running_is_done_by_one(tmp_path):
     old = OLD + (
         "stop = threading.Event()\n"

@@ -125,7 +125,8 @@ def test_counter_service_requests_sent_during_the_update_are_answered(service, c
 
 
 def test_counter_service_client_that_leaves_is_forgotten(service, clients):
-    clients[0].ask()
+    for client in clients:
+        client.ask()  # now the service has all of them
     before = service.descriptors()
     leaving = service.connect()
     leaving.ask()

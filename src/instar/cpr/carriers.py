@@ -34,7 +34,7 @@ MAX_SIZE: Final = 1 << 26  # bytes; 65536 descriptors are about 10 MiB
 _HEADER: Final = Struct("<8sIII")  # magic, format, length, crc32
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _FIRST_FREE: Final = 3  # with closed standard streams a new descriptor would pass for one of them
-_KEYS: Final = {"fds", "info", "program", "argv"}
+_KEYS: Final = {"fds", "info", "program", "path", "argv"}
 
 
 class ExecCarrier:
@@ -73,6 +73,7 @@ class ExecCarrier:
             "fds": table.to_record(),
             "info": info,
             "program": self._target.program,
+            "path": self._target.path,
             "argv": self._argv,
         }
         self._memfd = _sealed(encode(record))
@@ -88,6 +89,7 @@ class ExecCarrier:
             ExecFailedError: ``execvp <program> failed: <reason>``; the descriptors are close-on-exec as they
                 were, the memfd is closed, and the old program goes on.
         """
+        _flush_streams()
         changed: list[int] = []
         number = str(self._memfd)
         try:
@@ -116,15 +118,15 @@ class Adopted:
     """What the program before this one handed over.
 
     ``fds`` are the descriptors (close-on-exec again), ``info`` its news, ``argv`` what it executed, ``program`` the
-    name it looked up, ``started_ns`` when :func:`adopt` began (monotonic).
+    name it looked up, ``path`` where it found that, ``started_ns`` when :func:`adopt` began (monotonic).
     """
 
-    __slots__ = ("argv", "fds", "info", "program", "started_ns")
+    __slots__ = ("argv", "fds", "info", "path", "program", "started_ns")
 
-    def __init__(self, fds: Fds, info: Record, program: str, argv: list[str]) -> None:
+    def __init__(self, fds: Fds, info: Record, names: tuple[str, str], argv: list[str]) -> None:
         self.fds = fds
         self.info = info
-        self.program = program
+        self.program, self.path = names
         self.argv = argv
         self.started_ns = 0
 
@@ -133,7 +135,8 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
     """Take over from the program before this one, if there was one.
 
     Call it before anything is opened or created. The variable is taken out of the environment in any
-    case; a script's own descriptor is closed and ``sys.argv[0]`` named after the program again.
+    case. What the kernel named after a descriptor (``sys.argv[0]`` and ``__file__`` of a script, the process in
+    ``ps``) gets the program's name again, and a script's own descriptor is closed.
 
     Returns:
         None if this is an ordinary start.
@@ -156,17 +159,41 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
         set_cloexec(entry.fd, on=True)
     os.close(memfd)
     found.started_ns = started
-    _end_script(found)
+    _put_names_right(found)
     return found
 
 
-def _end_script(found: Adopted) -> None:
+def _put_names_right(found: Adopted) -> None:
+    _name_process(found.path)
     fd = found.fds.take(SCRIPT, 0)
     if fd < 0:
         return
     os.close(fd)
-    if sys.argv and sys.argv[0] == f"/dev/fd/{fd}":
+    name = f"/dev/fd/{fd}"
+    if sys.argv and sys.argv[0] == name:
         sys.argv[0] = found.argv[0]
+    main = sys.modules["__main__"]
+    if getattr(main, "__file__", None) == name:
+        main.__file__ = found.path
+
+
+def _name_process(path: str) -> None:
+    # Kernels before 6.14 call a program that is executed by descriptor after the number: "200" in ps.
+    try:
+        with open("/proc/self/comm", "r+b", buffering=0) as file:
+            if file.read(16).strip().isdigit():
+                file.write(os.fsencode(os.path.basename(path))[:15])
+    except OSError:  # no /proc: nobody can see the name either
+        return
+
+
+def _flush_streams() -> None:
+    # What print() holds back would be gone.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # closed, or its reader is gone
+            continue
 
 
 def _sealed(data: bytes) -> int:
@@ -215,13 +242,20 @@ def _adopted(data: bytes) -> Adopted:
     if not isinstance(record, dict) or set(record) != _KEYS:  # pyright: ignore[reportUnknownArgumentType]
         raise PeerError(f"{VARIABLE}: expected the keys {', '.join(sorted(_KEYS))}")
     fields: Record = record  # pyright: ignore[reportUnknownVariableType]
-    info, program, argv = fields["info"], fields["program"], fields["argv"]
-    if not isinstance(info, dict) or not isinstance(program, str) or not isinstance(argv, list):
-        raise PeerError(f"{VARIABLE}: info, program or argv is of the wrong kind")
-    words = [word for word in argv if isinstance(word, str)]  # pyright: ignore[reportUnknownVariableType]
-    if not words or len(words) != len(argv):  # pyright: ignore[reportUnknownArgumentType]
-        raise PeerError(f"{VARIABLE}: argv is not a list of texts")
-    return Adopted(Fds.from_record(fields["fds"]), info, program, words)  # pyright: ignore[reportUnknownArgumentType]
+    info, program, path = fields["info"], fields["program"], fields["path"]
+    if not isinstance(info, dict) or not isinstance(program, str) or not isinstance(path, str):
+        raise PeerError(f"{VARIABLE}: info, program or path is of the wrong kind")
+    argv = _words(fields["argv"])
+    news: Record = info  # pyright: ignore[reportUnknownVariableType]
+    return Adopted(Fds.from_record(fields["fds"]), news, (program, path), argv)
+
+
+def _words(value: object) -> list[str]:
+    items: list[object] = value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
+    words = [word for word in items if isinstance(word, str)]
+    if not words or len(words) != len(items):
+        raise PeerError(f"{VARIABLE}: argv is not a list of texts; nothing was adopted")
+    return words
 
 
 def _restore(changed: list[int]) -> None:

@@ -226,6 +226,7 @@ class _Update:
 
     def execute(self) -> None:
         assert self.carrier is not None
+        self.engine.notifiers.done(MODE)
         self.carrier.execute(os.environ)
 
 

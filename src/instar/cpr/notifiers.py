@@ -68,16 +68,17 @@ class Notifiers:
                 entry.callback(SETUP, mode)
 
     def done(self, mode: str) -> list[Exception]:
-        """Tell that the update was done, to those who saw :meth:`setup`; see :meth:`failed`."""
-        return self._tell(DONE, mode, self._seen)
-
-    def failed(self, mode: str) -> list[Exception]:
-        """Tell that the update failed, in reverse, to those who saw :meth:`setup`.
+        """Tell that everything is saved, to those who saw :meth:`setup`; the ``exec`` after it may still fail.
 
         Returns:
             What they raised; it was logged and did not keep the others from being told.
         """
-        return self._tell(FAILED, mode, self._seen[::-1])
+        return self._tell(DONE, mode, self._seen)
+
+    def failed(self, mode: str) -> list[Exception]:
+        """Tell that the update failed, in reverse and once, to those who saw :meth:`setup`; as :meth:`done`."""
+        seen, self._seen = self._seen, []
+        return self._tell(FAILED, mode, seen[::-1])
 
     def _tell(self, event: Event, mode: str, entries: list[Notifier]) -> list[Exception]:
         failures: list[Exception] = []
@@ -87,5 +88,4 @@ class Notifiers:
             except Exception as exc:
                 failures.append(exc)
                 self._log(f"a listener failed on {event} of {mode}: {type(exc).__name__}: {exc}")
-        self._seen = []
         return failures

@@ -69,7 +69,7 @@ class Target:
                 continue
             except ValueError:  # a NUL character
                 break
-            target = cls(program, path, fd)
+            target = cls(program, os.path.abspath(path), fd)
             try:
                 target.check()
             except TargetError:

@@ -95,6 +95,15 @@ def test_failed_twice_tells_nobody_the_second_time(heard):
     assert heard == [("a", "setup"), ("a", "failed")]
 
 
+def test_failed_after_done_reaches_those_who_heard_done(heard):
+    notifiers = Notifiers(MODES, print)
+    notifiers.add(Listener("a", heard))
+    notifiers.setup("normal")
+    notifiers.done("normal")
+    notifiers.failed("normal")
+    assert heard == [("a", "setup"), ("a", "done"), ("a", "failed")]
+
+
 def test_removed_listener_hears_nothing_more(heard):
     notifiers = Notifiers(MODES, print)
     entry = notifiers.add(Listener("a", heard))

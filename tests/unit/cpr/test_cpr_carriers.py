@@ -22,7 +22,8 @@ SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SE
 
 class FakeTarget:
     def __init__(self, fd, *, script=False):
-        self.program, self.fd, self.script = "program", fd, script
+        self.program, self.path = "program", "/bin/program"
+        self.fd, self.script = fd, script
 
 
 @pytest.fixture
@@ -159,11 +160,8 @@ def test_adopt_gives_descriptors_and_news_and_cleans_up(opened, monkeypatch):
     found = adopt(environ)
     assert environ == {"PATH": "/bin"}
     assert found.fds.find("null", 1) == opened[1]
-    assert (found.info, found.program, found.argv) == (
-        {"phases": [1]},
-        "program",
-        ["program", "-x"],
-    )
+    assert (found.info, found.program, found.path) == ({"phases": [1]}, "program", "/bin/program")
+    assert found.argv == ["program", "-x"]
     assert not os.get_inheritable(opened[0])
     assert found.started_ns > 0
 
@@ -172,8 +170,10 @@ def test_adopt_closes_the_script_and_names_the_program(opened, monkeypatch):
     copy = os.dup(opened[2])
     environ = crossed(monkeypatch, FakeTarget(copy, script=True), table(), {})
     monkeypatch.setattr(sys, "argv", [f"/dev/fd/{copy}", "-x"])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", f"/dev/fd/{copy}")
     found = adopt(environ)
     assert sys.argv == ["program", "-x"]
+    assert sys.modules["__main__"].__file__ == "/bin/program"
     assert found.fds.find(SCRIPT, 0) == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(copy)
@@ -213,7 +213,7 @@ def framed(body, magic=b"INSTARFD", number=1):
     return pack("<8sIII", magic, number, len(body), crc32(body)) + body
 
 
-GOOD = {"fds": [], "info": {}, "program": "p", "argv": ["p"]}
+GOOD = {"fds": [], "info": {}, "program": "p", "path": "/p", "argv": ["p"]}
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_update_whose_exec_returns_changes_nothing(null):
         assert caught.value.phase == "exec"
     assert world() == before
     assert list(engine.fds.walk()) == []
-    assert calls == [("setup", MODE), "stop", "resume", ("failed", MODE)] * 2
+    assert calls == [("setup", MODE), "stop", ("done", MODE), "resume", ("failed", MODE)] * 2
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_open_name_in_empty_folder_means_the_current_one(tmp_path, monkeypatch):
     script(tmp_path)
     monkeypatch.chdir(tmp_path)
     target = Target.open("program", search="")
-    assert target.path == "./program"
+    assert target.path == f"{tmp_path}/program"
     target.close()
 
 
