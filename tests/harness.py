@@ -166,6 +166,9 @@ class Vm:
         self.close()
 
     def close(self) -> None:
+        for peer in ("qmp", "console"):
+            if hasattr(self, peer):
+                getattr(self, peer).socket.close()
         for pid in [*self.children(), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

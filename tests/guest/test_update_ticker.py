@@ -86,7 +86,7 @@ def test_twenty_updates_lose_no_console_byte_and_nothing_grows(ticker: Path) -> 
         vm.console.wait(b"still here")
         ticks = [
             int(line.split()[1])
-            for line in vm.console.text.split(b"\r\n")
+            for line in vm.console.text.splitlines()
             if line.startswith(b"tick ")
         ]
         assert ticks[:-1] == list(range(ticks[0], ticks[0] + len(ticks) - 1))
@@ -169,7 +169,7 @@ def test_reset_after_an_update_boots_the_same_images_without_the_files(
             "guest": False,
             "reason": "host-qmp-system-reset",
         }
-        vm.console.wait(b"tick 1\r", seen)
+        vm.console.wait(b"tick 1\n", seen)
 
 
 def test_normal_migration_moves_the_guest_to_another_process(ticker: Path) -> None:

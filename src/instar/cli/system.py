@@ -73,6 +73,8 @@ def _run(config: Config, adopted: Adopted | None) -> int:
 
 def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
     """Let the machine do what the command line says: run, stay stopped, or load."""
+    if adopted is not None:
+        vm.migration.restore_host(adopted)
     if config.incoming:
         vm.migration.expect_incoming(adopted)
         if config.incoming != "defer":

@@ -49,7 +49,7 @@ class SerialLine:
             where the guest must not notice how fast the host's reader is.
     """
 
-    __slots__ = ("_chardev", "_hold", "_machine", "_out", "_scheduled")
+    __slots__ = ("_chardev", "_event", "_hold", "_machine", "_out", "_scheduled")
 
     def __init__(self, machine: Machine, chardev: Line | None, *, hold: bool) -> None:
         self._machine = machine
@@ -57,6 +57,7 @@ class SerialLine:
         self._hold = hold
         self._out = bytearray()
         self._scheduled = False
+        self._event: Callable[[str], object] = _nobody
 
     def attach(
         self,
@@ -68,6 +69,7 @@ class SerialLine:
         """Connect the device; its callbacks are called in the main thread with the lock held."""
         if self._chardev is None:
             return
+        self._event = event
         locked = self._machine.locked
         lock = self._machine.lock
 
@@ -107,8 +109,15 @@ class SerialLine:
             self._scheduled = False
             data = bytes(self._out)
             self._out.clear()
-        if data and self._chardev is not None:
-            self._chardev.write(data)
+        if not data or self._chardev is None:
+            return
+        self._chardev.write(data)
+        if not self._chardev.pending():  # taken at once: the character device had nothing to drain
+            self._machine.locked(lambda: self._event("drained"))
+
+
+def _nobody(_event: str) -> None:
+    """Hear events while no device is attached."""
 
 
 class MachineTimers:

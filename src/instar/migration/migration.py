@@ -15,7 +15,7 @@ from instar.errors import CommandError, InstarError
 from instar.migration.channels import resolve
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings
-from instar.migration.sections import RamBox
+from instar.migration.sections import RamBox, load_host
 from instar.migration.status import StatusMachine
 
 TYPE_CHECKING = False
@@ -194,6 +194,10 @@ class Migration:
         self._outgoing.go_on_from_pre_switchover()
 
     # In
+
+    def restore_host(self, adopted: Adopted) -> None:
+        """Let connections, monitors and settings go on where the program before left them."""
+        load_host(adopted.info.get("host"), [self.settings, *self.host.things()], adopted.fds)
 
     def expect_incoming(self, adopted: Adopted | None) -> None:
         """Wait for :meth:`incoming`; the machine is in run state inmigrate."""

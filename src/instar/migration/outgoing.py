@@ -21,7 +21,7 @@ from instar.cpr.stream import Writer
 from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.report import Report
-from instar.migration.sections import write_sections
+from instar.migration.sections import host_records, write_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -241,9 +241,6 @@ class Outgoing:
         migration = self._migration
         things = [migration.ram_box, *self._machine.stateful]
         self._fds = migration.fds.copy()
-        if self._mode == "cpr-exec":
-            things += [migration.settings, *migration.host.things()]
-            migration.host.save_fds(self._fds)
         self._writer = Writer(
             self._channel, offset=self._address.offset, program=VERSION, mode=self._mode
         )
@@ -279,9 +276,12 @@ class Outgoing:
         self._carrier = ExecCarrier(self._target, self._command)
         # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
         self._masked = signals.hold_ending()
-        self._carrier.save(
-            self._fds, {"report": self.report.to_record(), "exec-ns": monotonic_ns()}
-        )
+        host = self._migration.host
+        host.save_fds(self._fds)
+        # In this very turn: nobody reads from a client after its monitor was saved.
+        host_state = host_records([self._migration.settings, *host.things()], self._fds)
+        info = {"report": self.report.to_record(), "host": host_state, "exec-ns": monotonic_ns()}
+        self._carrier.save(self._fds, info)
         self._carrier.execute(os.environ)
 
     def drop_carrier(self) -> None:

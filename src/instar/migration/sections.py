@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from instar import log
 from instar.cpr import state as states
-from instar.cpr.errors import StateInvalidError
+from instar.cpr.errors import StateError, StateInvalidError
 from instar.cpr.state import State, state, subs, text, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any, Final
+    from typing import Any
 
     from instar.cpr.fds import Fds
     from instar.cpr.stream import Reader, Writer
     from instar.machine.parts import MemoryBackend
     from instar.stateful import Stateful
-
-# State of the host's side: the guest does not know it, so a program that does not have the thing may leave it.
-HOST_SIDE: Final = ("chardev/", "monitor/", "named-fds")
 
 
 @state("ram-block", version=1)
@@ -111,8 +108,11 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
     for section in reader.manifest.objects.values():
         thing = by_id.get(section.id)
         if thing is None:
-            _refuse_stranger(section.id)
-            continue
+            raise StateInvalidError(
+                f"Unknown section or instance '{section.id}' 0. Make sure that your current VM setup matches your "
+                "saved VM setup, including any hotplugged devices",
+                section.id,
+            )
         if section.state != thing.state_class.state_name:
             raise StateInvalidError(
                 f"{section.id}: the stream has {section.state}, this machine {thing.state_class.state_name}"
@@ -127,12 +127,61 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
     return Loaded([(thing, found[thing.state_id]) for thing in things if thing.state_id in found])
 
 
-def _refuse_stranger(object_id: str) -> None:
-    if object_id.startswith(HOST_SIDE):
-        log.warning(f"{object_id}: not on this command line, its state is dropped")
+def host_records(things: Iterable[Stateful], fds: Fds) -> list[object]:
+    """Return the state of the host's side (connections, monitors), which goes with the descriptors, not with the guest.
+
+    It is needed before the guest's state is: a deferred incoming migration is started through a monitor.
+    """
+    records: list[object] = []
+    for thing in things:
+        record = states.save(thing.save_state(), fds=fds, owner=thing.state_id)
+        cls = thing.state_class
+        records.append(
+            {
+                "id": thing.state_id,
+                "state": cls.state_name,
+                "version": cls.state_version,
+                "record": record,
+            }
+        )
+    return records
+
+
+def load_host(records: object, things: Iterable[Stateful], fds: Fds) -> None:
+    """Hand ``things`` what :func:`host_records` collected.
+
+    The guest does not know these things: one that is not on this command line is left, with a warning, and so is one
+    whose state this version does not understand.
+    """
+    by_id = {thing.state_id: thing for thing in things}
+    items: list[object] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
+    for item in items:
+        match item:
+            case {
+                "id": str() as ident,
+                "state": str() as name,
+                "version": int() as version,
+                "record": dict() as record,
+            }:
+                _load_one(by_id.get(ident), ident, name, version, record, fds)  # pyright: ignore[reportUnknownArgumentType]
+            case _:
+                log.warning("a state of the host's side is not understood; it is left")
+
+
+def _load_one(
+    thing: Stateful | None,
+    ident: str,
+    name: str,
+    version: int,
+    record: dict[str, object],
+    fds: Fds,
+) -> None:
+    if thing is None or thing.state_class.state_name != name:
+        log.warning(f"{ident}: not on this command line, its state is left")
         return
-    raise StateInvalidError(
-        f"Unknown section or instance '{object_id}' 0. Make sure that your current VM setup matches your saved VM "
-        "setup, including any hotplugged devices",
-        object_id,
-    )
+    try:
+        loaded = states.load(thing.state_class, version, record, fds=fds)
+    except StateError as e:
+        log.warning(f"{ident}: {e}; it starts anew")
+        return
+    thing.load_state(loaded)
