@@ -1,0 +1,175 @@
+"""The demo itself: boot, give the guest something to do, update twice, look whether it noticed, power off."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from typing import TYPE_CHECKING
+
+from demo_lib import image
+from demo_lib.errors import DemoError
+from demo_lib.facts import Summary, Update
+from demo_lib.guest import Console, Shell
+from demo_lib.vm import Vm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from demo_lib.releases import Release
+    from demo_lib.screen import Screen
+
+RAM = "256M"
+DISK = 2 << 20  # bytes
+BETWEEN = 12  # steps of the counter between two updates
+UPDATE = 60.0  # seconds
+POWEROFF = 60.0  # seconds
+COUNTER = '(n=0; while :; do n=$((n+1)); echo "tick $n"; sleep 0.2; done) &'
+READER = (
+    "(while :; do dd if=/dev/vda bs=64k iflag=direct 2>/dev/null | sha256sum; done >/tmp/sums) &"
+)
+REMEMBER = "kept=$((6*7));"
+# What the kernel says when time jumped, a CPU stood still, a disk did not answer or anything broke.
+COMPLAINTS = "stall|lockup|hung|blocked for|I/O error|critical|BUG|Oops|WARNING|Call Trace|panic|unstable|clock skew"
+
+
+class Demo:
+    """One run.
+
+    Args:
+        screen: Where to show it.
+        folder: Empty; for sockets, the disk, the state file.
+        old: The release to start with and to come back to.
+        new: The one in between.
+    """
+
+    def __init__(self, screen: Screen, folder: Path, old: Release, new: Release) -> None:
+        self._screen = screen
+        self._folder = folder
+        self._old = old
+        self._new = new
+        self._console = Console(screen.guest, screen.tick)
+
+    def run(self) -> Summary:
+        """Do it all.
+
+        Raises:
+            DemoError: something did not happen; the VM is gone.
+        """
+        began = time.monotonic()
+        digest = self._make_disk()
+        self._screen.step(
+            f"Instar {self._old.version} boots Debian, unchanged, for riscv64 ({RAM} of RAM, one CPU)"
+        )
+        vm = Vm([str(self._old.program), *self._arguments()], self._folder, self._console.take)
+        try:
+            shell = Shell(vm, self._console, self._screen.guest)
+            shell.wait_ready()
+            booted = time.monotonic()
+            self._screen.step(
+                "the guest has a shell; it starts to count and to read its disk, over and over"
+            )
+            for command in (REMEMBER, READER, COUNTER):
+                shell.ask(command)
+            vm.command(
+                "migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}]
+            )
+            for n, (before, after) in enumerate(
+                [(self._old, self._new), (self._new, self._old)], 1
+            ):
+                shell.wait_ticks(BETWEEN)
+                self._screen.update(self._update(vm, n, before, after))
+            shell.wait_ticks(BETWEEN)
+            self._screen.step("asking the guest what it noticed, then powering it off")
+            findings = self._ask(shell, digest)
+            status = self._power_off(vm)
+        finally:
+            vm.close()
+        return findings._replace(
+            exit_status=status, boot_s=booted - began, total_s=time.monotonic() - began
+        )
+
+    def _make_disk(self) -> str:
+        """Write the disk; returns its SHA-256."""
+        data = random.Random(DISK).randbytes(DISK)
+        (self._folder / "disk").write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def _arguments(self) -> list[str]:
+        here = self._folder
+        return [
+            "-nodefaults", "-name", "demo",
+            "-object", f"memory-backend-memfd,id=ram0,size={RAM}",
+            "-machine", "virt,memory-backend=ram0,aux-ram-share=on",
+            "-kernel", str(image.path("kernel")), "-initrd", str(image.path("initrd")), "-append", "console=ttyS0",
+            "-drive", f"file={here}/disk,format=raw,if=none,id=disk0", "-device", "virtio-blk-device,drive=disk0",
+            "-device", "virtio-rng-device",
+            "-chardev", f"socket,id=serial0,path={here}/serial,server=on,wait=off", "-serial", "chardev:serial0",
+            "-qmp", f"unix:{here}/qmp,server=on,wait=off",
+        ]  # fmt: skip
+
+    def _update(self, vm: Vm, number: int, before: Release, after: Release) -> Update:
+        """Replace the monitor under the guest and return what the new one says about it."""
+        uri = f"file:{self._folder}/vm.state"
+        self._screen.step(f"update {number}: migrate {uri}, mode cpr-exec, to {after.program}")
+        pid = vm.pid()
+        command = [str(after.program), *self._arguments(), "-incoming", uri]
+        vm.command("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
+        vm.forget_events()
+        vm.command("migrate", uri=uri)
+        self._wait_completed(vm)
+        info = vm.command("query-migrate")["x-update"]
+        update = Update(
+            number=number,
+            old_version=info["old-version"],
+            new_version=info["new-version"],
+            mode=info["mode"],
+            pid_before=pid,
+            pid_after=vm.pid(),
+            pause_us=info["pause-us"],
+            phases=[(phase["name"], phase["us"]) for phase in info["phases"]],
+        )
+        if (update.old_version, update.new_version) != (before.version, after.version):
+            raise DemoError(
+                f"the update went from {update.old_version} to {update.new_version}, "
+                f"not from {before.version} to {after.version}"
+            )
+        return update
+
+    def _wait_completed(self, vm: Vm) -> None:
+        while True:
+            event = vm.event(["MIGRATION"], UPDATE, "the end of the update")
+            status = event["data"]["status"]
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                why = vm.command("query-migrate").get("error-desc", status)
+                raise DemoError(
+                    f"the update failed, the guest goes on under the old version: {why}"
+                )
+
+    def _ask(self, shell: Shell, digest: str) -> Summary:
+        """Ask the guest what it knows; what only the end can tell is left 0."""
+        sums = shell.ask("cut -d' ' -f1 /tmp/sums;")
+        kept = shell.ask('echo "$kept";')
+        complaints = shell.ask(f"dmesg | grep -iE '{COMPLAINTS}';")
+        return Summary(
+            updates=2,
+            connections=1,
+            ticks=len(self._console.ticks),
+            ticks_missing=self._console.missing(),
+            longest_silence_ms=round(self._console.longest_silence_ms()),
+            checksums=len(sums),
+            checksums_wrong=sum(found != digest for found in sums),
+            shell_kept=kept == ["42"],
+            complaints=complaints,
+            exit_status=0,
+            boot_s=0.0,
+            total_s=0.0,
+        )
+
+    def _power_off(self, vm: Vm) -> int:
+        vm.forget_events()
+        vm.type("poweroff\n")
+        vm.event(["SHUTDOWN"], POWEROFF, "the guest to power off")
+        return vm.wait_exit(POWEROFF)
