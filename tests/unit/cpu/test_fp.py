@@ -74,6 +74,42 @@ def near_one(draw, fmt):
     return draw(st.sampled_from((0, fmt.sign))) | exponent << fmt.fraction | fraction
 
 
+def scaled(odd, exponent, fmt):
+    """Return the pattern of odd * 2**exponent, which fits."""
+    return ref.encode(odd * ref.Fraction(2) ** exponent, fmt)
+
+
+def odd_numbers(bits):
+    """Odd integers of exactly so many bits."""
+    return st.integers(1 << bits - 1, (1 << bits) - 1).map(lambda n: n | 1)
+
+
+@st.composite
+def tied_sum(draw, fmt):
+    """Two numbers whose sum lies half-way between two others (if it carries, on a number)."""
+    precision, exponent = fmt.fraction + 1, draw(st.integers(-100, 50))
+    small = draw(st.integers(1, precision - 2).flatmap(odd_numbers))
+    sign = draw(st.sampled_from((0, fmt.sign)))
+    large = draw(odd_numbers(precision) | odd_numbers(precision - 1).map(lambda n: 2 * n))
+    return scaled(large, exponent, fmt) ^ sign, scaled(small, exponent - 1, fmt) ^ sign
+
+
+@st.composite
+def tied_product(draw, fmt):
+    """Two numbers whose product has one or two bits more than fit."""
+    bits = draw(st.integers(2, fmt.fraction))
+    exponent, sign = draw(st.integers(-60, 50)), draw(st.sampled_from((0, fmt.sign)))
+    a, b = draw(odd_numbers(bits)), draw(odd_numbers(fmt.fraction + 2 - bits))
+    return scaled(a, exponent, fmt) ^ sign, scaled(b, exponent // 2, fmt)
+
+
+@st.composite
+def tied_integer(draw, fmt):
+    """An odd multiple of one half."""
+    odd = draw(st.integers(1, fmt.fraction).flatmap(odd_numbers))
+    return scaled(odd, -1, fmt) ^ draw(st.sampled_from((0, fmt.sign)))
+
+
 def patterns(fmt):
     return st.one_of(
         st.sampled_from(specials(fmt)), st.integers(0, 2 * fmt.sign - 1), near_one(fmt)
@@ -135,6 +171,32 @@ def test_arithmetic_any_operands_is_exact_then_rounded_once(core, name, letter, 
     check_arithmetic(core, name, letter, mode, operands, before=0)
 
 
+ONE = {"s": 0x3F800000, "d": 0x3FF0000000000000}
+TIES = {  # instruction: how to make its operands of a pair that ties
+    "fadd": (tied_sum, lambda a, b, one, sign: (a, b)),
+    "fsub": (tied_sum, lambda a, b, one, sign: (a, b ^ sign)),
+    "fmul": (tied_product, lambda a, b, one, sign: (a, b)),
+    "fmadd": (tied_sum, lambda a, b, one, sign: (a, one, b)),
+    "fmsub": (tied_product, lambda a, b, one, sign: (a, b, 0)),
+    "fnmsub": (tied_product, lambda a, b, one, sign: (a, b, sign)),
+    "fnmadd": (tied_sum, lambda a, b, one, sign: (one, b, a)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("letter", FORMATS)
+@pytest.mark.parametrize("name", TIES)
+@given(data=st.data())
+@settings(max_examples=2, deadline=None)
+def test_arithmetic_ties_are_broken_as_the_mode_says(core, name, letter, mode, data):
+    strategy, arrange = TIES[name]
+    fmt = FORMATS[letter]
+    pairs = data.draw(st.lists(strategy(fmt), min_size=10, max_size=20))
+
+    operands = [arrange(a, b, ONE[letter], fmt.sign) for a, b in pairs]
+    check_arithmetic(core, name, letter, mode, operands, before=0)
+
+
 @pytest.mark.parametrize("letter", FORMATS)
 @pytest.mark.parametrize("name", ARITHMETIC)
 @given(data=st.data())
@@ -191,7 +253,9 @@ def test_convert_to_integer_rounds_and_saturates(core, letter, kind, mode, data)
     fmt = FORMATS[letter]
     edges = [ref.rounded(ref.Fraction(n), fmt, 0)[0] for n in INTEGERS[kind] if n]
     around = st.builds(lambda p, d: max(0, p + d), st.sampled_from(edges), st.integers(-3, 3))
-    values = data.draw(st.lists(st.one_of(patterns(fmt), around), min_size=20, max_size=40))
+    values = data.draw(
+        st.lists(st.one_of(patterns(fmt), around, tied_integer(fmt)), min_size=20, max_size=40)
+    )
     cases = [(boxed(value, letter), 0, 0, 0, 0) for value in values]
     got = execute(core, f"fcvt.{kind}.{letter} x4, f1, {mode}", cases)
     want = [ref.to_int(value, fmt, MODES[mode], *INTEGERS[kind]) for value in values]
@@ -205,7 +269,8 @@ def test_convert_to_integer_rounds_and_saturates(core, letter, kind, mode, data)
 @given(data=st.data())
 @settings(max_examples=2, deadline=None)
 def test_convert_from_integer_rounds(core, letter, kind, mode, data):
-    some = st.one_of(st.integers(0, ONES), st.integers(0, 63).map(lambda n: ONES >> n))
+    tied = odd_numbers(FORMATS[letter].fraction + 2)
+    some = st.one_of(st.integers(0, ONES), st.integers(0, 63).map(lambda n: ONES >> n), tied)
     values = data.draw(st.lists(some, min_size=20, max_size=40))
     cases = [(0, 0, 0, value, 0) for value in values]
     got = execute(core, f"fcvt.{letter}.{kind} f4, x1, {mode}", cases)
@@ -221,7 +286,10 @@ def test_convert_from_integer_rounds(core, letter, kind, mode, data):
 def test_convert_between_formats_rounds(core, source, target, mode, data):
     fmt = FORMATS[source]
     border = st.integers(896 << 52, 898 << 52).map(lambda p: p & (2 * fmt.sign - 1))
-    values = data.draw(st.lists(st.one_of(patterns(fmt), border), min_size=20, max_size=40))
+    tied = odd_numbers(ref.SINGLE.fraction + 2).map(
+        lambda n: scaled(n >> 2 * (source == "s") | 1, 0, fmt)
+    )
+    values = data.draw(st.lists(st.one_of(patterns(fmt), border, tied), min_size=20, max_size=40))
     cases = [(boxed(value, source), 0, 0, 0, 0) for value in values]
     got = execute(core, f"fcvt.{target}.{source} f4, f1, {mode}", cases)
     want = [ref.resize(v, fmt, FORMATS[target], MODES[mode]) for v in values]
@@ -300,3 +368,63 @@ def test_sign_injection_changes_only_the_sign(core, name, letter, data):
 )
 def test_move_keeps_the_bits(core, instruction, case, f4, x4):
     assert execute(core, instruction, [case]) == [(f4, x4, 0)]
+
+
+NAN, INFINITY, ZERO = 0x7FF8000000000000, 0x7FF0000000000000, 0
+BELOW_NORMAL, NORMAL, ABOVE_ONE = 0x000FFFFFFFFFFFFF, 0x0010000000000000, 0x3FF0000000000001
+
+
+@pytest.mark.parametrize(
+    ("instruction", "operands", "bits", "flags"),
+    [
+        ("fmadd.d f4, f1, f2, f3", (INFINITY, ZERO, NAN), NAN, ref.NV),
+        ("fmadd.d f4, f1, f2, f3", (ZERO, INFINITY, ZERO), NAN, ref.NV),
+        ("fmul.d f4, f1, f2", (INFINITY, NAN, 0), NAN, 0),
+        ("fdiv.d f4, f1, f2", (NORMAL, ZERO, 0), INFINITY, ref.DZ),
+        ("fmul.d f4, f1, f2", (BELOW_NORMAL, ABOVE_ONE, 0), NORMAL, ref.NX),
+        ("fmul.d f4, f1, f2, rdn", (BELOW_NORMAL, ABOVE_ONE, 0), BELOW_NORMAL, ref.UF | ref.NX),
+        ("fsqrt.d f4, f1", (1 << 63, 0, 0), 1 << 63, 0),
+        ("fsqrt.d f4, f1", (0xBFF0000000000000, 0, 0), NAN, ref.NV),
+    ],
+)
+def test_arithmetic_special_case_has_the_flags_of_the_standard(
+    core, instruction, operands, bits, flags
+):
+    assert execute(core, instruction, [(*operands, 0, 0)]) == [(bits, 0, flags)]
+
+
+TRAPPING = """
+        la t0, 1f
+        csrw stvec, t0
+        li t0, {state} << 13
+        csrs sstatus, t0
+        li t0, 5 << 5
+        {prepare}
+        .word {word}
+        wfi
+        .align 2
+1:      csrr a0, scause
+        csrr a1, stval
+        wfi
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "prepare"),
+    [
+        (0x0220D253, 1, ""),  # fadd.d with rounding mode 5
+        (0x0220E253, 1, ""),  # 6
+        (0x0220F253, 1, "fscsr t0"),  # dynamic, and fcsr says 5
+        (0x5A11F253, 1, ""),  # fsqrt.d whose rs2 is not 0
+        (0x0420F253, 1, ""),  # fadd of half precision
+        (0x2220B253, 1, ""),  # fsgnj.d, funct3 3
+        (0x0220F253, 0, ""),  # floating point is off
+        (0x0000B207, 0, ""),  # fld
+    ],
+)
+def test_float_instruction_that_is_reserved_or_off_is_illegal(core, word, state, prepare):
+    core.start(assemble(TRAPPING.format(word=word, state=state, prepare=prepare), RAM_BASE).image)
+    core.run_until_idle()
+    registers = core.core.save_hart(0)["x"]
+
+    assert registers[10:12] == [2, word]
