@@ -8,6 +8,8 @@ Source: RFC 8949, sections 3 and 3.1.
 
 from __future__ import annotations
 
+from struct import Struct
+
 from instar.cpr.errors import StateCorruptError
 
 TYPE_CHECKING = False
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 24  # nested states; a deeper one is an attack on the stack
 MAX_VALUES: Final = 1 << 22  # values in one encoding; each costs the reader some 60 bytes
 _UINT, _NEGATIVE, _BYTES, _TEXT, _LIST, _DICT, _SIMPLE = 0, 1, 2, 3, 4, 5, 7
+_HEAD_8: Final = Struct(">BB")
+_HEAD_16: Final = Struct(">BH")
+_HEAD_32: Final = Struct(">BI")
+_HEAD_64: Final = Struct(">BQ")
+_U64: Final = Struct(">Q")
+_UINT_64: Final = _UINT << 5 | 27  # initial byte of a wide integer, which registers mostly are
 _SIMPLE_VALUES: Final = {20: False, 21: True, 22: None}
 
 
@@ -52,16 +60,13 @@ def _head(major: int, number: int, out: bytearray) -> None:
     if number < 24:
         out.append(major << 5 | number)
     elif number < 1 << 8:
-        out += bytes((major << 5 | 24, number))
+        out += _HEAD_8.pack(major << 5 | 24, number)
     elif number < 1 << 16:
-        out.append(major << 5 | 25)
-        out += number.to_bytes(2, "big")
+        out += _HEAD_16.pack(major << 5 | 25, number)
     elif number < 1 << 32:
-        out.append(major << 5 | 26)
-        out += number.to_bytes(4, "big")
+        out += _HEAD_32.pack(major << 5 | 26, number)
     elif number < 1 << 64:
-        out.append(major << 5 | 27)
-        out += number.to_bytes(8, "big")
+        out += _HEAD_64.pack(major << 5 | 27, number)
     else:
         raise ValueError(f"integer of {number.bit_length()} bits, limit 64")
 
@@ -98,7 +103,10 @@ def _encode_container(value: object, out: bytearray, depth: int) -> None:
         items: list[object] | tuple[object, ...] = value  # pyright: ignore[reportUnknownVariableType]
         _head(_LIST, len(items), out)
         for item in items:
-            _encode(item, out, depth + 1)
+            if type(item) is int and item >= 0:  # lists of numbers are most of what there is
+                _head(_UINT, item, out)
+            else:
+                _encode(item, out, depth + 1)
     elif isinstance(value, dict):
         pairs: dict[object, object] = value  # pyright: ignore[reportUnknownVariableType]
         _head(_DICT, len(pairs), out)
@@ -148,10 +156,31 @@ class _Decoder:
         if major in (_LIST, _DICT) and number > len(self.data) - self.at:
             raise self.corrupt(f"{number} items announced, {len(self.data) - self.at} bytes left")
         if major == _LIST:
-            return [self.value(depth + 1) for _ in range(number)]
+            return self._items(number, depth + 1)
         if major == _DICT:
             return self._pairs(number, depth)
         raise self.corrupt(f"type {major} with {number} is not one of ours")
+
+    def _items(self, number: int, depth: int) -> list[object]:
+        if number > MAX_VALUES - self.count:
+            raise self.corrupt(f"more than {MAX_VALUES} values")
+        found: list[object] = []
+        data, end = self.data, len(self.data)
+        for _ in range(number):
+            first = data[self.at] if self.at < end else 0xFF
+            if (
+                first < 24
+            ):  # the short way for lists of registers, nearly all of which are 0 or wide
+                found.append(first)
+                self.at += 1
+            elif first == _UINT_64 and self.at + 9 <= end:
+                found.append(_U64.unpack_from(data, self.at + 1)[0])
+                self.at += 9
+            else:
+                self.count -= 1  # value() counts it
+                found.append(self.value(depth))
+        self.count += number
+        return found
 
     def _pairs(self, number: int, depth: int) -> dict[str, object]:
         found: dict[str, object] = {}

@@ -171,13 +171,20 @@ class _Many(Field):
         self._copy(path, value)
 
     def _copy(self, path: str, value: object) -> list[int]:
-        numbers: list[int] = []
-        for n, item in enumerate(items(self, path, value, self._min, self._max)):
+        found = items(self, path, value, self._min, self._max)
+        numbers = [item for item in found if type(item) is int]  # True is no number
+        if len(numbers) == len(found) and not (
+            numbers and (min(numbers) < 0 or max(numbers) >> self._bits)
+        ):
+            return numbers
+        raise self._refuse_item(path, found)
+
+    def _refuse_item(self, path: str, found: list[object]) -> StateInvalidError:
+        for n, item in enumerate(found):
             if type(item) is not int or item < 0 or item >> self._bits:
                 where = f"{path}[{n}]"
-                raise StateInvalidError(f"{where}: {short(item)} is not u{self._bits}", where)
-            numbers.append(item)
-        return numbers
+                return StateInvalidError(f"{where}: {short(item)} is not u{self._bits}", where)
+        return self.refuse(path, found)
 
 
 class _Fd(Field):
