@@ -3,7 +3,7 @@
 The host's FPU is used only where it cannot differ: rounding to nearest even, NX already raised (it is sticky), and a
 result that is a normal number, so that NX is the only flag there can be. No host rounding mode or flag is touched.
 
-Source: own; RISC-V unprivileged ISA 20240411, chapters 20 (F) and 21 (D).
+Source: own; RISC-V unprivileged ISA 20240411, chapters 20 (F) and 21 (D). QEMU uses the host FPU by the same rule.
 """
 
 import cython
@@ -236,7 +236,8 @@ def fp_fused(c: pCpu, w: u32, env: pFpEnv) -> cython.int:
     result: u64 = 0
     if env.rm > RMM:
         return 1
-    if opcode == OPCODE_NMSUB or opcode == OPCODE_NMADD:  # the product's sign changes; on a NaN that does not show
+    # Signs are changed beforehand: on a NaN that does not show.
+    if opcode == OPCODE_NMSUB or opcode == OPCODE_NMADD:
         a = a ^ sign_bit(fmt)
     if opcode == OPCODE_MSUB or opcode == OPCODE_NMADD:
         addend = addend ^ sign_bit(fmt)
@@ -460,7 +461,8 @@ def fp_exec(c: pCpu, w: u32) -> cython.int:
     """Execute one computational instruction of F or D; 0 done, 1 illegal and nothing changed."""
     env: FpEnv
     status: cython.int
-    if (c.mstatus & MSTATUS_FS) == 0 or ((w >> 26) & 1) != 0:  # off; or a format that is neither single nor double
+    # Off; or a format that is neither single nor double.
+    if (c.mstatus & MSTATUS_FS) == 0 or ((w >> 26) & 1) != 0:
         return 1
     env.rm = rounding_mode(c, w)
     env.flags = 0
