@@ -134,7 +134,7 @@ class MuxChardev(Chardev):
     @property
     def focused(self) -> MuxShare | None:
         """The front end that gets the input."""
-        return self._shares[self._focus] if self._focus < len(self._shares) else None
+        return self._shares[self._focus % len(self._shares)] if self._shares else None
 
     def share(self, role: str) -> MuxShare:
         """Return a further front end's end; the first one has the focus."""

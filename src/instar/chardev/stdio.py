@@ -104,7 +104,7 @@ class StdioChardev(FdChardev):
         tty_fd = self._in_fd if self._in_fd >= 0 else 0
         if self._tty_before is not None:
             try:  # noqa: SIM105 - contextlib is not on the resume path
-                termios.tcsetattr(tty_fd, termios.TCSADRAIN, self._tty_before)
+                termios.tcsetattr(tty_fd, termios.TCSANOW, self._tty_before)
             except (OSError, termios.error):  # the terminal is gone: nothing to restore
                 pass
             self._tty_before = None
@@ -147,7 +147,7 @@ class StdioChardev(FdChardev):
         characters = list(before[6])
         characters[termios.VMIN], characters[termios.VTIME] = 1, 0
         raw[6] = characters
-        termios.tcsetattr(self._in_fd, termios.TCSADRAIN, raw)
+        termios.tcsetattr(self._in_fd, termios.TCSANOW, raw)
 
 
 def _pack_tty(before: TtyAttributes | None) -> tuple[list[int], bytes]:

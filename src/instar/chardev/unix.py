@@ -25,6 +25,7 @@ MAX_GIFTS: Final = 16  # descriptors of a client that nobody has claimed; more a
 _FD_LISTENER: Final = 0
 _FD_CONNECTION: Final = 1
 _FD_GIFT: Final = 2  # and up
+_RETRY_NS: Final = 1_000_000_000
 _INT_SIZE: Final = 4
 _S_IFMT: Final = 0o170000
 _S_IFSOCK: Final = 0o140000
@@ -153,6 +154,7 @@ class SocketChardev(FdChardev):
             self._listener = _socket.socket(fileno=listener)
             bound = self._listener.getsockname()
             if os.path.abspath(str(bound)) != os.path.abspath(self.path):
+                self._listener.detach()  # refused: the descriptor is still the other program's to use
                 raise ConfigError(
                     f"chardev {self.id}: path {self.path} differs from {bound}, where it listens already"
                 )
@@ -197,6 +199,10 @@ class SocketChardev(FdChardev):
             fd = _accept(self._listener)
         except (BlockingIOError, ConnectionError):  # it went away before we came
             return
+        except OSError:  # out of descriptors or memory: try again later instead of spinning
+            self._loop.watch(self._listener.fileno())
+            self._loop.call_later(_RETRY_NS, self._watch_again)
+            return
         self._connected(_socket.socket(fileno=fd))
         self._event("opened")
         self._rewatch()
@@ -208,6 +214,10 @@ class SocketChardev(FdChardev):
             return
         self._watched_listener = wanted
         self._loop.watch(self._listener.fileno(), readable=self._accept if wanted else None)
+
+    def _watch_again(self) -> None:
+        self._watched_listener = False
+        self._rewatch()
 
     def _read(self, size: int) -> bytes:
         assert self._sock is not None
