@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,5 +15,26 @@ def ticker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from instar.image.ticker import ticker_image
 
     path = tmp_path_factory.mktemp("guest") / "ticker.bin"
-    path.write_bytes(ticker_image())
+    path.write_bytes(ticker_image({"TICK_EVERY": 10}))  # ten ticks a second
     return path
+
+
+class Debian:
+    """The pulled image of Debian: stock kernel, initramfs with busybox."""
+
+    def __init__(self) -> None:
+        self.kernel, self.initrd = (image_path(kind) for kind in ("kernel", "initrd"))
+
+    def arguments(self, append: str = "console=ttyS0 quiet") -> list[str]:
+        return ["-kernel", self.kernel, "-initrd", self.initrd, "-append", append]
+
+
+def image_path(kind: str) -> str:
+    command = [Path(sys.executable).parent / "instar", "image", "path", "debian", kind]
+    return subprocess.check_output(command, text=True).strip()
+
+
+@pytest.fixture(scope="session")
+def debian() -> Debian:
+    """Debian's riscv64 kernel and our initramfs; ``make test`` has pulled them."""
+    return Debian()

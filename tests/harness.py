@@ -119,6 +119,13 @@ class Console:
                 raise Gone(f"the console was closed; it ends with {self.text[-500:]!r}")
             self.text += data
 
+    def pull_all(self) -> None:
+        """Take everything that a stopped machine has printed."""
+        before = -1
+        while len(self.text) != before:
+            before = len(self.text)
+            self.pull(0.5)
+
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
