@@ -99,6 +99,16 @@ def test_update_of_a_script_is_like_a_start_by_its_path(tmp_path):
     assert not said[0]["comm"].strip().isdigit()
 
 
+def test_update_with_named_standard_streams_leaves_them_to_children(tmp_path):
+    old = OLD + "engine.fds.save('out', 0, 1)\nattempt(engine)"
+    new = NEW.replace("report =", "out = engine.fds.find('out', 0)\nreport =") + (
+        "say(inherited=[os.get_inheritable(n) for n in (out, thing.null)])"
+    )
+    said, errors = run(tmp_path, old, new)
+    assert errors == []
+    assert said == [{"inherited": [True, False]}]
+
+
 def test_update_writes_what_print_held_back(tmp_path):
     old = OLD + "sys.stdout.write(json.dumps({'held': True}) + chr(10))\nattempt(engine)"
     said, errors = run(tmp_path, old, NEW + "say(count=thing.count)")

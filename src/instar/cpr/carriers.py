@@ -156,7 +156,7 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
         exc.hint(f"without {VARIABLE} in the environment the program starts afresh")
         raise
     for entry in found.fds.walk():
-        set_cloexec(entry.fd, on=True)
+        set_cloexec(entry.fd, on=not entry.stream)
     os.close(memfd)
     found.started_ns = started
     _put_names_right(found)

@@ -21,17 +21,27 @@ if TYPE_CHECKING:
 MAX_NAME: Final = 255  # bytes of UTF-8
 MAX_ID: Final = (1 << 31) - 1
 MAX_ENTRIES: Final = 65536
-_FIELDS: Final = {"name": str, "id": int, "fd": int, "kind": str, "owner": str, "identity": dict}
+_FIRST_FREE: Final = 3  # 0 to 2 are the standard streams
+_FIELDS: Final = {
+    "name": str,
+    "id": int,
+    "fd": int,
+    "kind": str,
+    "owner": str,
+    "stream": bool,
+    "identity": dict,
+}
 _TYPE_MASK: Final = 0o170000  # S_IFMT
 
 
 class Entry:
     """One named descriptor.
 
-    ``kind`` and ``owner`` are for people and reports; ``claimed`` turns true when somebody found it.
+    ``kind`` and ``owner`` are for people and reports; ``claimed`` turns true when somebody found it; ``stream`` is
+    true for a standard stream, which children may inherit (all others are close-on-exec outside ``exec``).
     """
 
-    __slots__ = ("claimed", "fd", "ident", "identity", "kind", "name", "owner")
+    __slots__ = ("claimed", "fd", "ident", "identity", "kind", "name", "owner", "stream")
 
     def __init__(self, name: str, ident: int, fd: int, kind: str, owner: str) -> None:
         self.name = name
@@ -40,6 +50,7 @@ class Entry:
         self.kind = kind
         self.owner = owner
         self.identity: Identity = {}
+        self.stream = False
         self.claimed = True  # entries that arrived from another program begin unclaimed
 
     def __repr__(self) -> str:
@@ -151,6 +162,7 @@ class Fds:
                 "fd": entry.fd,
                 "kind": entry.kind,
                 "owner": entry.owner,
+                "stream": entry.stream,
                 "identity": entry.identity,
             }
             for entry in self.walk()
@@ -172,12 +184,10 @@ class Fds:
             entry = _entry_of(row, n)
             if (entry.name, entry.ident) in table._entries:
                 raise PeerError(f"descriptor {entry!r} arrived twice; nothing was adopted")
-            wanted = entry.identity
             table._put(entry.name, entry.ident, entry.fd, entry.kind, entry.owner)
-            arrived = table._entries[entry.name, entry.ident]
-            arrived.identity = wanted
-            arrived.claimed = False
-            _verify(arrived)
+            _verify(entry)
+            entry.claimed = False
+            table._entries[entry.name, entry.ident] = entry
         return table
 
     def _put(self, name: str, ident: int, fd: int, kind: str, owner: str) -> None:
@@ -197,6 +207,7 @@ class Fds:
             )
         entry = Entry(name, ident, fd, kind, owner)
         entry.identity = identity_of(entry)
+        entry.stream = fd < _FIRST_FREE and os.get_inheritable(fd)
         self.delete(name, ident)
         self._entries[key] = entry
         self._names[fd] = key

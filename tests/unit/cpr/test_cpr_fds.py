@@ -137,6 +137,13 @@ def test_cross_keeps_names_numbers_and_owners(pipe):
     )
 
 
+def test_cross_standard_stream_is_known_as_one(pipe):
+    fds = Fds()
+    fds.save("out", 0, 1)
+    fds.save("pipe", 0, pipe[0])
+    assert [entry.stream for entry in cross(fds).walk()] == [os.get_inheritable(1), False]
+
+
 def test_unclaimed_are_those_that_nobody_found(pipe):
     fds = Fds()
     fds.save("found", 0, pipe[0])
@@ -218,6 +225,7 @@ def test_cross_same_name_twice_is_refused(pipe):
         ("identity", []),
         ("kind", 0),
         ("owner", b""),
+        ("stream", 1),
     ],
 )
 def test_cross_malformed_row_is_refused(pipe, key, value):
@@ -241,6 +249,7 @@ rows = st.fixed_dictionaries(
         "fd": st.integers(-2, 5) | st.integers(1 << 31, 1 << 64),
         "kind": st.text(max_size=2),
         "owner": st.text(max_size=2),
+        "stream": st.booleans(),
         "identity": st.dictionaries(st.sampled_from(["dev", "ino", "type"]), st.integers(0, 9)),
     }
 )
