@@ -22,12 +22,12 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "src"))
 
-from instar.errors import ConfigError, HostError, InstarError  # noqa: E402  # the path comes first
-from instar.image import apt  # noqa: E402
+from debian_packages import CACHE, unpacked  # noqa: E402  # the path comes first
+
+from instar.errors import HostError, InstarError  # noqa: E402
 
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
-CACHE = os.path.join(ROOT, ".cache")
 BUILD_ENV = os.path.join(CACHE, "build.env")
 PROBE = """\
 #include <Python.h>
@@ -87,7 +87,7 @@ def make_venv() -> None:
     if importlib.util.find_spec("ensurepip") is not None and works([PYTHON, "-m", "ensurepip"]):
         return
     say("fetching pip (package python3-pip-whl; this Python comes without it)")
-    folder = debian_package("python3-pip-whl")
+    folder = unpacked("python3-pip-whl")
     wheels = glob.glob(f"{folder}/usr/share/python-wheels/pip-*.whl")
     if not wheels:
         raise HostError(
@@ -167,48 +167,13 @@ def fetch_headers() -> list[str]:
     """Fetch Python's headers from Debian and return the folders to search."""
     package = f"libpython{sys.version_info.major}.{sys.version_info.minor}-dev"
     say(f"fetching Python's headers (package {package})")
-    folder = debian_package(package)
+    folder = unpacked(package)
     inner = os.path.join(
         folder, "usr", "include", f"python{sys.version_info.major}.{sys.version_info.minor}"
     )
     if not os.path.exists(os.path.join(inner, "Python.h")):
         raise HostError(f"Debian's {package} has no Python.h; install Python's headers as root")
     return [inner, os.path.dirname(inner)]
-
-
-# --- Debian's packages -----------------------------------------------------------------------------------------------
-
-
-def debian_package(name: str) -> str:
-    """Return the folder with the unpacked files of a package of this machine's own Debian release."""
-    folder = os.path.join(CACHE, "debian", name)
-    if os.path.isdir(folder):
-        return folder
-    release = platform.freedesktop_os_release()
-    if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
-        system = release.get("PRETTY_NAME", "this system")
-        raise ConfigError(
-            f"'{name}' can be fetched on a Debian release only, and this is {system}"
-        ).hint(f"install what it is for as root (on Debian it would be {name})")
-    apt.tools()
-    os.makedirs(os.path.dirname(folder), exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        debs, files = os.path.join(work, "debs"), os.path.join(work, "files")
-        os.mkdir(debs)
-        os.mkdir(files)
-        source = apt.PrivateApt(work, architecture(), lambda _phase, _percent: None)
-        source.update(release["VERSION_CODENAME"], apt.mirrors())
-        apt.unpack(source.download([name], debs)[name], files)
-        os.rename(files, folder)
-    return folder
-
-
-def architecture() -> str:
-    """Return Debian's name of this machine's architecture."""
-    done = subprocess.run(
-        ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

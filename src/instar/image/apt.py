@@ -124,18 +124,21 @@ class PrivateApt:
         folder: An existing folder that belongs to us.
         architecture: Debian's name of the packages' architecture.
         progress: Called while something is fetched.
+        installed: dpkg's status file, so that :meth:`download_missing` knows what is there; by default nothing is.
 
     Source: own.
     """
 
-    def __init__(self, folder: str, architecture: str, progress: Progress) -> None:
+    def __init__(
+        self, folder: str, architecture: str, progress: Progress, installed: str = ""
+    ) -> None:
         self._folder = folder
         self._progress = progress
         self._options = [
             f"APT::Architecture={architecture}",
             f"APT::Architectures={architecture}",
             f"Dir::State::Lists={folder}/lists",
-            f"Dir::State::status={folder}/status",
+            f"Dir::State::status={installed or f'{folder}/status'}",
             f"Dir::Cache={folder}/cache",
             "Dir::Cache::pkgcache=",
             f"Dir::Etc::SourceList={folder}/sources.list",
@@ -201,14 +204,36 @@ class PrivateApt:
         """
         names = [_checked(name) for name in packages]
         self._fetch(["apt-get", "download", *names], "packages", cwd=into)
-        found: dict[str, str] = {}
-        for file in sorted(os.listdir(into)):
-            if file.endswith(".deb"):
-                found[file.partition("_")[0]] = os.path.join(into, file)
+        found = _debs(into)
         missing = [name for name in names if name not in found]
         if missing:
             raise HostError(f"apt-get download brought no {missing[0]}")
         return found
+
+    def download_missing(self, packages: list[str], into: str) -> dict[str, str]:
+        """Fetch and verify packages with all that they need and that is not installed; nothing gets installed.
+
+        Args:
+            packages: Names known from :meth:`update`.
+            into: An existing empty folder.
+
+        Returns:
+            Package name to path of its ``.deb``.
+
+        Raises:
+            HostError: apt refused or could not; ``into`` may hold some of the packages.
+        """
+        names = [_checked(name) for name in packages]
+        os.makedirs(os.path.join(into, "partial"), exist_ok=True)
+        extra = (
+            f"Dir::Cache::archives={into}",
+            "Debug::NoLocking=true",
+            "APT::Install-Recommends=false",
+        )
+        self._fetch(
+            ["apt-get", "--yes", "--download-only", "install", *names], "packages", extra=extra
+        )
+        return _debs(into)
 
     def _command(self, words: list[str], extra: tuple[str, ...] = ()) -> list[str]:
         options = [word for option in (*self._options, *extra) for word in ("-o", option)]
@@ -217,14 +242,16 @@ class PrivateApt:
     def _run(self, words: list[str]) -> str:
         return _capture(self._command(words), words)
 
-    def _fetch(self, words: list[str], what: str, cwd: str | None = None) -> None:
+    def _fetch(
+        self, words: list[str], what: str, *, cwd: str | None = None, extra: tuple[str, ...] = ()
+    ) -> None:
         """Run one of apt-get's fetching commands and pass its progress on."""
         reader, writer = os.pipe()
         said = os.path.join(self._folder, "said")
         with open(reader, encoding="utf-8", errors="replace") as lines, open(said, "wb") as log:
             try:
                 process = subprocess.Popen(  # noqa: S603  # our own words, as in _capture
-                    self._command(words, (f"APT::Status-Fd={writer}",)),
+                    self._command(words, (*extra, f"APT::Status-Fd={writer}")),
                     cwd=cwd,
                     env=_environment(),
                     stdin=subprocess.DEVNULL,
@@ -279,6 +306,12 @@ def _capture(command: list[str], said_as: list[str]) -> str:
     if done.returncode:
         raise _refusal(said_as, done.returncode, done.stderr)
     return done.stdout
+
+
+def _debs(folder: str) -> dict[str, str]:
+    """Return the packages in a folder, name to path."""
+    files = sorted(file for file in os.listdir(folder) if file.endswith(".deb"))
+    return {file.partition("_")[0]: os.path.join(folder, file) for file in files}
 
 
 def _checked(name: str) -> str:
