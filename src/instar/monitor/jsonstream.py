@@ -16,6 +16,7 @@ MAX_DEPTH: Final = 100  # nested objects and lists; Python's parser recurses
 
 _OUTSIDE: Final = re.compile(rb'[][{}"]')
 _INSIDE: Final = re.compile(rb'["\\\x00-\x1f]')
+_TOP: Final = re.compile(rb"[^ \t\r\n\xff]")
 _LINE: Final = re.compile(rb"[\n\xff]")
 _LINE_OR_VALUE: Final = re.compile(rb"[\n\xff{[]")
 _CLOSES: Final = {0x5D: 0x5B, 0x7D: 0x7B}
@@ -93,9 +94,10 @@ class JsonSplitter:
                 return False
             del self._buf[: end.start()]
             self._skip_to = None
-        self._buf = self._buf.lstrip(b" \t\r\n\xff")
+        start = _TOP.search(self._buf)
+        del self._buf[: start.start() if start else len(self._buf)]
         self._scan = 0
-        if not self._buf:
+        if start is None:
             return False
         if self._buf[0] not in b"{[":
             shown = bytes(self._buf[:1]).decode("latin-1")
