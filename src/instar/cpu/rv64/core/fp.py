@@ -282,16 +282,30 @@ def below(a: u64, b: u64, fmt: u32) -> cython.bint:
 
 @cython.cfunc
 @cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def nan_bits(bits: u64, fmt: u32) -> cython.bint:
+    return (bits & (sign_bit(fmt) - 1)) > infinity(fmt)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def signalling_bits(bits: u64, fmt: u32) -> cython.bint:
+    return nan_bits(bits, fmt) and ((bits >> (mantissa_bits(fmt) - 1)) & 1) == 0
+
+
+@cython.cfunc
+@cython.nogil
 @cython.exceptval(check=False)
 def smaller_or_larger(a: u64, b: u64, fmt: u32, larger: u32, env: pFpEnv) -> u64:
     """Return the minimum or maximum; a NaN gives way to a number."""
-    first: Unpacked = unpack(a, fmt)
-    second: Unpacked = unpack(b, fmt)
-    if first.kind == KIND_SNAN or second.kind == KIND_SNAN:
+    if signalling_bits(a, fmt) or signalling_bits(b, fmt):
         env.flags |= NV
-    if is_nan(first):
-        return canonical_nan(fmt) if is_nan(second) else b
-    if is_nan(second):
+    if nan_bits(a, fmt):
+        return canonical_nan(fmt) if nan_bits(b, fmt) else b
+    if nan_bits(b, fmt):
         return a
     return b if below(a, b, fmt) == (larger != 0) else a
 
@@ -325,16 +339,14 @@ def fp_compare(c: pCpu, w: u32, env: pFpEnv) -> cython.int:
     relation: u32 = (w >> 12) & 7  # 0 le, 1 lt, 2 eq
     a: u64 = read_f(c, field_rs1(w), fmt)
     b: u64 = read_f(c, field_rs2(w), fmt)
-    first: Unpacked = unpack(a, fmt)
-    second: Unpacked = unpack(b, fmt)
-    equal: cython.bint = a == b or (first.kind == KIND_ZERO and second.kind == KIND_ZERO)
+    zeros: cython.bint = ((a | b) & (sign_bit(fmt) - 1)) == 0
     if relation > 2:
         return 1
-    if is_nan(first) or is_nan(second):
-        if relation != 2 or first.kind == KIND_SNAN or second.kind == KIND_SNAN:
+    if nan_bits(a, fmt) or nan_bits(b, fmt):
+        if relation != 2 or signalling_bits(a, fmt) or signalling_bits(b, fmt):
             env.flags |= NV
         write_x(c, w, 0)
-    elif equal:
+    elif a == b or zeros:
         write_x(c, w, 0 if relation == 1 else 1)
     else:
         write_x(c, w, 1 if relation != 2 and below(a, b, fmt) else 0)
