@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo_lib import image
-from demo_lib.errors import HOST, DemoError, Interrupted
+from demo_lib.errors import HOST, USER, DemoError, Interrupted
+from demo_lib.hands_on import hand_over
 from demo_lib.releases import ROOT, installed, next_release
 from demo_lib.run import Demo
 from demo_lib.screen import JsonScreen, PlainScreen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import FrameType
 
     from demo_lib.screen import Screen
@@ -38,35 +39,47 @@ def main() -> int:
         signal.signal(number, _interrupt)
     screen = _screen(as_json=options.json)
     try:
-        with _folders() as (releases, run):
-            image.pull()
-            screen.step("making a second release: this tree with another version number")
-            old, new = installed(), next_release(releases)
-            summary = Demo(screen, run, old, new).run()
-        screen.summary(summary)
-        if faults := summary.faults():
-            screen.failed(DemoError("; ".join(faults), hint="please report this"))
+        return _run(screen, interactive=options.interactive)
     except DemoError as e:
         screen.failed(e)
         return e.status
     except OSError as e:
-        screen.failed(
-            DemoError(f"{e.filename or 'the host'}: {e.strerror}; nothing is left running")
-        )
+        where = e.filename or "the host"
+        screen.failed(DemoError(f"{where}: {e.strerror}; nothing is left running"))
         return HOST
     except Interrupted as e:
         return e.status
     finally:
         screen.close()
-    return 1 if faults else 0
+
+
+def _run(screen: Screen, *, interactive: bool) -> int:
+    if interactive and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise DemoError("--interactive needs a terminal; nothing was started", status=USER)
+    with _folders() as (releases, run):
+        image.pull()
+        screen.step("making a second release: this tree with another version number")
+        old, new = installed(), next_release(releases)
+        if interactive:
+            return hand_over(screen, run, old, new)
+        summary = Demo(screen, run, old, new).run()
+    screen.summary(summary)
+    if faults := summary.faults():
+        raise DemoError("; ".join(faults), hint="please report this")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tools/demo",
         description="Boot Debian in Instar and replace Instar twice under it. Needs no root and no KVM.",
+        epilog="exit status: 0 all as promised, 1 not, 2 wrong usage, 3 the host refused something",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    kind.add_argument(
+        "--interactive", action="store_true", help="leave terminal, guest and monitor to you"
+    )
     return parser
 
 
@@ -81,7 +94,7 @@ def _screen(*, as_json: bool) -> Screen:
 
 
 @contextlib.contextmanager
-def _folders() -> Iterator[tuple[Path, Path]]:
+def _folders() -> Generator[tuple[Path, Path]]:
     """Make two private folders and remove them, whatever happens: one for programs, one for sockets and files."""
     # Folders for temporary files may forbid to execute from them, paths in a deep tree may be too long for sockets.
     cache = ROOT / ".cache" / "demo"

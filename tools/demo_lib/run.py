@@ -33,6 +33,29 @@ REMEMBER = "kept=$((6*7));"
 COMPLAINTS = "stall|lockup|hung|blocked for|I/O error|critical|BUG|Oops|WARNING|Call Trace|panic|unstable|clock skew"
 
 
+def machine_arguments(folder: Path) -> list[str]:
+    """Return the options for the guest and its hardware; consoles and monitors apart.
+
+    Args:
+        folder: Where the disk is.
+    """
+    return [
+        "-name", "demo",
+        "-object", f"memory-backend-memfd,id=ram0,size={RAM}",
+        "-machine", "virt,memory-backend=ram0,aux-ram-share=on",
+        "-kernel", str(image.path("kernel")), "-initrd", str(image.path("initrd")), "-append", "console=ttyS0",
+        "-drive", f"file={folder}/disk,format=raw,if=none,id=disk0", "-device", "virtio-blk-device,drive=disk0",
+        "-device", "virtio-rng-device",
+    ]  # fmt: skip
+
+
+def make_disk(folder: Path) -> str:
+    """Write a disk; returns its SHA-256."""
+    data = random.Random(DISK).randbytes(DISK)  # the same each time
+    (folder / "disk").write_bytes(data)
+    return hashlib.sha256(data).hexdigest()
+
+
 class Demo:
     """One run.
 
@@ -48,6 +71,7 @@ class Demo:
         self._folder = folder
         self._old = old
         self._new = new
+        self._arguments = self._make_arguments()
         self._console = Console(screen.guest, screen.tick)
 
     def run(self) -> Summary:
@@ -57,11 +81,11 @@ class Demo:
             DemoError: something did not happen; the VM is gone.
         """
         began = time.monotonic()
-        digest = self._make_disk()
+        digest = make_disk(self._folder)
         self._screen.step(
             f"Instar {self._old.version} boots Debian, unchanged, for riscv64 ({RAM} of RAM, one CPU)"
         )
-        vm = Vm([str(self._old.program), *self._arguments()], self._folder, self._console.take)
+        vm = Vm([str(self._old.program), *self._arguments], self._folder, self._console.take)
         try:
             shell = Shell(vm, self._console, self._screen.guest)
             shell.wait_ready()
@@ -89,23 +113,12 @@ class Demo:
             exit_status=status, boot_s=booted - began, total_s=time.monotonic() - began
         )
 
-    def _make_disk(self) -> str:
-        """Write the disk; returns its SHA-256."""
-        data = random.Random(DISK).randbytes(DISK)
-        (self._folder / "disk").write_bytes(data)
-        return hashlib.sha256(data).hexdigest()
-
-    def _arguments(self) -> list[str]:
+    def _make_arguments(self) -> list[str]:
         here = self._folder
         return [
-            "-nodefaults", "-name", "demo",
-            "-object", f"memory-backend-memfd,id=ram0,size={RAM}",
-            "-machine", "virt,memory-backend=ram0,aux-ram-share=on",
-            "-kernel", str(image.path("kernel")), "-initrd", str(image.path("initrd")), "-append", "console=ttyS0",
-            "-drive", f"file={here}/disk,format=raw,if=none,id=disk0", "-device", "virtio-blk-device,drive=disk0",
-            "-device", "virtio-rng-device",
+            *machine_arguments(here),
+            "-nodefaults", "-qmp", f"unix:{here}/qmp,server=on,wait=off",
             "-chardev", f"socket,id=serial0,path={here}/serial,server=on,wait=off", "-serial", "chardev:serial0",
-            "-qmp", f"unix:{here}/qmp,server=on,wait=off",
         ]  # fmt: skip
 
     def _update(self, vm: Vm, number: int, before: Release, after: Release) -> Update:
@@ -113,7 +126,7 @@ class Demo:
         uri = f"file:{self._folder}/vm.state"
         self._screen.step(f"update {number}: migrate {uri}, mode cpr-exec, to {after.program}")
         pid = vm.pid()
-        command = [str(after.program), *self._arguments(), "-incoming", uri]
+        command = [str(after.program), *self._arguments, "-incoming", uri]
         vm.command("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
         vm.forget_events()
         vm.command("migrate", uri=uri)
@@ -150,7 +163,7 @@ class Demo:
 
     def _ask(self, shell: Shell, digest: str) -> Summary:
         """Ask the guest what it knows; what only the end can tell is left 0."""
-        sums = shell.ask("cut -d' ' -f1 /tmp/sums;")
+        sums = _counted(shell.ask("sort /tmp/sums | uniq -c;"))
         kept = shell.ask('echo "$kept";')
         complaints = shell.ask(f"dmesg | grep -iE '{COMPLAINTS}';")
         return Summary(
@@ -159,8 +172,8 @@ class Demo:
             ticks=len(self._console.ticks),
             ticks_missing=self._console.missing(),
             longest_silence_ms=round(self._console.longest_silence_ms()),
-            checksums=len(sums),
-            checksums_wrong=sum(found != digest for found in sums),
+            checksums=sum(sums.values()),
+            checksums_wrong=sum(n for found, n in sums.items() if found != digest),
             shell_kept=kept == ["42"],
             complaints=complaints,
             exit_status=0,
@@ -173,3 +186,15 @@ class Demo:
         vm.type("poweroff\n")
         vm.event(["SHUTDOWN"], POWEROFF, "the guest to power off")
         return vm.wait_exit(POWEROFF)
+
+
+def _counted(lines: list[str]) -> dict[str, int]:
+    """Return how often each checksum is in what ``uniq -c`` prints of sha256sum's lines."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        match line.split():
+            case [count, digest, "-"] if count.isdigit():
+                counts[digest] = int(count)
+            case _:
+                counts[line] = 1  # not a checksum, so a wrong one
+    return counts

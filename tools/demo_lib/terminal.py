@@ -26,7 +26,7 @@ class TerminalScreen:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        self._status = Status("", console=self._console)
+        self._status = Status("", console=self._console, refresh_per_second=5)
 
     def step(self, text: str) -> None:
         """Say what happens now."""
