@@ -25,9 +25,11 @@ def migration_text(info: Mapping[str, object]) -> str:
     if "status" in info:
         why = f" ({info['error-desc']})" if "error-desc" in info else ""
         lines.append(f"Status: \t\t{info['status']}{why}")
-    if "total-time" in info:
-        times = f"total={info['total-time']}, setup={info.get('setup-time', 0)}"
-        lines.append(f"Time (ms): \t\t{times}, down={info.get('downtime', 0)}")
+    names = {"total": "total-time", "setup": "setup-time", "down": "downtime"}
+    if times := ", ".join(
+        f"{short}={info[name]}" for short, name in names.items() if name in info
+    ):
+        lines.append(f"Time (ms): \t\t{times}")
     if "ram" in info:
         lines += _ram(cast("Mapping[str, int]", info["ram"]))
     if "x-update" in info:

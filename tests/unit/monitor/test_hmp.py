@@ -233,10 +233,16 @@ def test_info_migrate_failed_says_why() -> None:
     )
 
 
+def test_info_migrate_shows_the_times_that_are_known() -> None:
+    text = migration_text({"status": "completed", "setup-time": 1, "downtime": 66})
+    assert text == "Status: \t\tcompleted\nTime (ms): \t\tsetup=1, down=66\n"
+
+
 def test_info_migrate_after_an_update_shows_the_pause() -> None:
     update = {"old-version": "0.1", "new-version": "0.2", "pause-us": 41200,
               "phases": [{"name": "save", "us": 5000}]}  # fmt: skip
     text = migration_text({"status": "completed", "x-update": update})
+    assert "Time" not in text
     assert "0.1 -> 0.2: pause 41.2 ms (save 5.0)\n" in text
 
 

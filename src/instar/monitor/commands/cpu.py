@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[int, int], bytes]
 
-_PER_ROW: Final = 4  # registers
+_PER_ROW: Final = 3  # registers
 _MASK: Final = (1 << 64) - 1
 _PAGE: Final = 4096  # a virtual range is contiguous in physical memory only within one
 
@@ -82,14 +82,16 @@ def info_registers(
 
     (instar) info registers
     CPU#0
-     pc         0000000080000000 x2/sp      0000000080001000
+     pc    0000000080000000 x2/sp 0000000080001000
     """
     cpus = ctx.machine.cpus if all_cpus else ctx.machine.cpus[:1]
     return "".join(_registers(cpu) for cpu in cpus)
 
 
 def _registers(cpu: CpuInfo) -> str:
-    cells = [f" {name:<10} {value:016x}" for name, value in named_registers(cpu).items()]
+    registers = named_registers(cpu)
+    width = max(map(len, registers))
+    cells = [f" {name:<{width}} {value:016x}" for name, value in registers.items()]
     rows = ["".join(cells[n : n + _PER_ROW]) for n in range(0, len(cells), _PER_ROW)]
     return "\n".join([f"CPU#{cpu.index}", *rows]) + "\n"
 

@@ -76,9 +76,21 @@ class MigrationChannel:
 class RamInfo:
     """How much RAM went through the stream."""
 
-    total: Annotated[int, Arg("RAM of the guest.", unit="bytes")]
-    transferred: Annotated[int, Arg("Written to the channel.", unit="bytes")]
     remaining: Annotated[int, Arg("Still to be written.", unit="bytes")]
+    postcopy_requests: Annotated[int, Arg("Always 0.")]
+    multifd_bytes: Annotated[int, Arg("Always 0.", unit="bytes")]
+    pages_per_second: Annotated[int, Arg("Always 0.")]
+    downtime_bytes: Annotated[int, Arg("Always 0.", unit="bytes")]
+    postcopy_bytes: Annotated[int, Arg("Always 0.", unit="bytes")]
+    dirty_sync_missed_zero_copy: Annotated[int, Arg("Always 0.")]
+    precopy_bytes: Annotated[int, Arg("Always 0.", unit="bytes")]
+    duplicate: Annotated[int, Arg("Always 0.")]
+    dirty_pages_rate: Annotated[int, Arg("Always 0.")]
+    normal_bytes: Annotated[int, Arg("Always 0.", unit="bytes")]
+    normal: Annotated[int, Arg("Always 0.")]
+    total: Annotated[int, Arg("RAM that goes through the stream.", unit="bytes")]
+    transferred: Annotated[int, Arg("Written to the channel.", unit="bytes")]
+    dirty_sync_count: Annotated[int, Arg("Passes over RAM.")]
     page_size: Annotated[int, Arg("Page size.", unit="bytes")]
     mbps: Annotated[float, Arg("Throughput.", unit="Mbit/s")]
 
