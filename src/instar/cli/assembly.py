@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
     from instar.block import RawBlock
     from instar.boards.boot import BootImages
+    from instar.chardev import Chardev
     from instar.cli.options import Config
     from instar.cli.options.config import RngConfig
-    from instar.devices.virtio_rng.entropy import EntropySource
     from instar.cpr.fds import Fds
+    from instar.devices.virtio_rng.entropy import EntropySource
     from instar.loop import Loop
     from instar.virtio.device import VirtioDevice
 
@@ -62,7 +63,7 @@ def assemble(
         InstarError: something cannot be made; the process should end.
     """
     vm = Vm(loop, fds, config)
-    _make_chardevs(vm, announce)
+    console = _make_chardevs(vm, announce)
     vm.machine = Machine(
         name=config.name,
         uuid=config.uuid or NO_UUID,
@@ -70,7 +71,7 @@ def assemble(
         on_reset="shutdown" if config.no_reboot else "reset",
         on_shutdown="pause" if config.no_shutdown else "poweroff",
     )
-    parts = _make_parts(vm)
+    parts = _make_parts(vm, console)
     vm.machine.attach(parts)
     vm.machine.autostart = not config.start_paused
     vm.migration = Migration(vm.machine, fds, vm, on_fatal)
@@ -81,24 +82,28 @@ def assemble(
     return vm
 
 
-def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> None:
+def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
+    """Make all character devices and places for monitors; returns what the serial port is connected to."""
     for c in vm.config.chardevs:
         options = {
             "path": c.path, "server": c.server, "wait": c.wait, "append": c.append, "signal": c.signal, "mux": c.mux,
         }  # fmt: skip
         vm.chardevs[c.id] = create(c.kind, c.id, options, vm.loop, vm.fds, announce=announce)
+    # First, because what is typed on a shared terminal goes to the first until Ctrl-A c.
+    name = vm.config.serial
+    console = front_end(vm.chardevs[name], "serial") if name else None
     for monitor in vm.config.monitors:
         vm.monitor_slots.append(
             MonitorSlot(monitor, front_end(vm.chardevs[monitor.chardev], "monitor"))
         )
+    return console
 
 
-def _make_parts(vm: Vm) -> Parts:
+def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     config, machine = vm.config, vm.machine
     space = AddressSpace()
     backends = _make_memory(vm, space)
-    chardev = front_end(vm.chardevs[config.serial], "serial") if config.serial else None
-    serial = SerialLine(machine, chardev, hold=config.icount is None)
+    serial = SerialLine(machine, console, hold=config.icount is None)
     firmware = Firmware(
         space.memory, serial, poweroff=machine.request_shutdown, reset=machine.request_reset
     )
@@ -204,7 +209,9 @@ def _make_virtio(
             )
             used_by[device.drive] = f"{place}/virtio-backend"
         else:
-            devices[device.slot] = VirtioRng(_make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}")
+            devices[device.slot] = VirtioRng(
+                _make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}"
+            )
     return devices, used_by
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 
 from instar import log, signals
+from instar._version import VERSION
 from instar.cli.assembly import assemble
 from instar.cli.options import Config, parse
 from instar.cpr.carriers import adopt
@@ -136,7 +137,8 @@ def _set_up_process(config: Config) -> None:
 def _print_text(topic: str) -> int:
     from instar.cli.options.help import help_text  # noqa: PLC0415 - nobody resumes into this
 
-    sys.stdout.write(help_text(topic))
+    text = f"{PROGRAM} {VERSION}" if topic == "version" else help_text(topic)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
     return 0
 
