@@ -11,7 +11,6 @@ from instar.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import ClassVar, Final
 
     from instar.chardev.base import FdTable
@@ -105,13 +104,9 @@ class MuxShare(Chardev):
 
 
 class MuxChardev(Chardev):
-    """The shared device.
+    """The shared device; monitors among its front ends get two more events: "focus" and "exit" (Ctrl-A x)."""
 
-    Attributes:
-        on_exit: Called for Ctrl-A x; the program sets it to what ends it.
-    """
-
-    __slots__ = ("_escaped", "_focus", "_loaded", "_shares", "backend", "on_exit")
+    __slots__ = ("_escaped", "_focus", "_loaded", "_shares", "backend")
     state_class: ClassVar[type[State]] = MuxState
 
     def __init__(self, backend: Chardev, loop: Loop) -> None:
@@ -119,7 +114,6 @@ class MuxChardev(Chardev):
         self.state_id = f"{backend.state_id}/mux"
         self.backend = backend
         self.adopted = backend.adopted
-        self.on_exit: Callable[[], object] = _do_nothing
         self._shares: list[MuxShare] = []
         self._loaded: list[ShareState] = []  # of front ends that are made after load_state
         self._focus = 0
@@ -217,8 +211,7 @@ class MuxChardev(Chardev):
         if key == "c":
             self._switch()
         elif key == "x":
-            self.backend.write(b"Instar: Terminated\r\n")
-            self.on_exit()
+            self._tell_monitors("exit")
         elif key in {"h", "?"}:
             self.backend.write(_HELP)
         elif key == "b" and self.focused is not None:
@@ -232,13 +225,15 @@ class MuxChardev(Chardev):
         self._focus = (self._focus + 1) % len(self._shares)
         share = self._shares[self._focus]
         share.release()
-        share.tell("focus")
+        if share.role == "monitor":
+            share.tell("focus")
+
+    def _tell_monitors(self, event: str) -> None:
+        for share in tuple(self._shares):
+            if share.role == "monitor":
+                share.tell(event)
 
     def _on_event(self, event: str) -> None:
         for share in tuple(self._shares):
             share.connected = self.backend.connected
             share.tell(event)
-
-
-def _do_nothing() -> None:
-    """Stand in for on_exit until the program sets it."""

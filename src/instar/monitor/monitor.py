@@ -104,6 +104,9 @@ class Monitor:
             self._focus()
         elif event == "drained":
             self._go_on()
+        elif event == "exit":
+            self._chardev.write(b"Instar: Terminated\r\n")
+            self._context.machine.quit("host-ui")
 
     def _focus(self) -> None:
         if not self._greeted:

@@ -158,3 +158,5 @@ def test_monitor_in_a_mux_greets_when_somebody_looks(context) -> None:
     assert terminal.take() == BANNER
     terminal.type(b"sto\x01c\x01c")
     assert terminal.take() == b"sto\r\n(instar) sto"
+    terminal.type(b"\x01x")
+    assert context.machine.done == [("quit", "host-ui")]
