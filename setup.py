@@ -51,4 +51,5 @@ setup(
     cmdclass={"build_ext": BuildCore},
     # Named here so that the wheel is one for this platform; BuildCore replaces it by the real one.
     ext_modules=[Extension("instar.cpu.rv64._core", [])],
+    package_data={"instar.cpu.rv64": ["_core.pyi"]},
 )
