@@ -16,7 +16,7 @@ from instar.image.kmodules import canonical, modinfo, needs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LAYOUT = 1  # of the initramfs; raised when this module makes another one of the same files
+LAYOUT = 2  # of the initramfs; raised when this module makes another one of the same files
 FOLDERS = (
     "bin",
     "dev",
@@ -87,6 +87,7 @@ def build(parts: Sequence[tuple[str, int, bytes]], at_boot: Sequence[str]) -> by
         *(cpio.file(path, data, permissions) for path, permissions, data in parts),
         *_tables(modules),
         cpio.file("etc/modules-at-boot", "".join(boot).encode()),
+        cpio.file("etc/filesystems", b"ext4\n"),  # what mount tries; the kernel then asks for the module
         *(cpio.link(path, "/bin/busybox") for path in LINKS),
         cpio.file("init", ours["init"], 0o755),
         *(cpio.file(f"bin/{name}", ours[name], 0o755) for name in SCRIPTS if name != "init"),
