@@ -211,7 +211,7 @@ class MuxChardev(Chardev):
         if key == "c":
             self._switch()
         elif key == "x":
-            self._tell_monitors("exit")
+            self._exit()
         elif key in {"h", "?"}:
             self.backend.write(_HELP)
         elif key == "b" and self.focused is not None:
@@ -228,10 +228,12 @@ class MuxChardev(Chardev):
         if share.role == "monitor":
             share.tell("focus")
 
-    def _tell_monitors(self, event: str) -> None:
-        for share in tuple(self._shares):
-            if share.role == "monitor":
-                share.tell(event)
+    def _exit(self) -> None:
+        """Let a monitor end the program; without one nobody can."""
+        monitors = [share for share in self._shares if share.role == "monitor"]
+        if monitors:
+            self.backend.write(b"Instar: Terminated\r\n")
+            monitors[0].tell("exit")
 
     def _on_event(self, event: str) -> None:
         for share in tuple(self._shares):

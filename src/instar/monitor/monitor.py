@@ -105,7 +105,6 @@ class Monitor:
         elif event == "drained":
             self._go_on()
         elif event == "exit":
-            self._chardev.write(b"Instar: Terminated\r\n")
             self._context.machine.quit("host-ui")
 
     def _focus(self) -> None:

@@ -65,6 +65,7 @@ def test_ctrl_a_twice_sends_it_once(shared) -> None:
 def test_ctrl_a_x_tells_the_monitor(shared) -> None:
     shared.type(b"\x01x")
     assert (shared.serial.events, shared.monitor.events) == ([], ["exit"])
+    assert shared.stream.host == b"Instar: Terminated\r\n"
 
 
 def test_ctrl_a_h_helps_and_b_breaks(shared) -> None:
