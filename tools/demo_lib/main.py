@@ -43,6 +43,9 @@ def main() -> int:
     except DemoError as e:
         screen.failed(e)
         return e.status
+    except BrokenPipeError:  # the reader has what it wanted; nothing is flushed at it later
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except OSError as e:
         where = e.filename or "the host"
         screen.failed(DemoError(f"{where}: {e.strerror}; nothing is left running"))
@@ -57,9 +60,10 @@ def _run(screen: Screen, *, interactive: bool) -> int:
     if interactive and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise DemoError("--interactive needs a terminal; nothing was started", status=USER)
     with _folders() as (releases, run):
+        old = installed()
         image.pull()
         screen.step("making a second release: this tree with another version number")
-        old, new = installed(), next_release(releases)
+        new = next_release(releases)
         if interactive:
             return hand_over(screen, run, old, new)
         summary = Demo(screen, run, old, new).run()

@@ -15,7 +15,7 @@ from demo_lib.errors import HOST, DemoError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "instar"
-BIN = Path(sys.executable).parent  # not resolved: a virtual environment's Python is a link
+BIN = ROOT / ".venv" / "bin"
 SYSTEM = "instar-system"
 _VERSION = re.compile(r'^VERSION = "(\d+)\.(\d+)\.(\d+)"$', re.MULTILINE)
 

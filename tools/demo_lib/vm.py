@@ -191,7 +191,10 @@ class Vm:
     def _ended(self) -> DemoError:
         try:
             status = self.process.wait(GRACE)
-            text = f"instar-system ended by itself with status {status}"
+            how = (
+                f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            )
+            text = f"instar-system {how}, and the guest with it"
         except subprocess.TimeoutExpired:
             text = "instar-system closed a connection"
         said = (self._folder / "stderr").read_text("utf-8", "replace").strip()
