@@ -259,6 +259,21 @@ def test_descriptors_come_with_the_input_and_survive_an_update(
     after.close()
 
 
+def test_inherited_descriptors_have_no_name_until_the_next_update(side, path, client) -> None:
+    device = side.create("socket", path=path, server=True)
+    FrontEnd(device)
+    client.connect(path)
+    send_fds(client, b"x", 0)
+    side.turn()
+    side.create("file", "c1", path=os.devnull)
+    after = side.update(("socket", {"path": path, "server": True}), ("file", {"path": os.devnull}))
+    named = NamedFdTable(after.fds)
+    named.add("f1", after.devices[0].take_gift())
+    assert [entry.name for entry in after.fds.walk()] == ["getfd/f1"]
+    assert named.remove("f1")
+    after.close()
+
+
 def test_descriptors_that_nobody_claims_are_closed(side, path, client) -> None:
     device = side.create("socket", path=path, server=True)
     FrontEnd(device)

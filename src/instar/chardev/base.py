@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     class FdTable(Protocol):
         """What is needed of the table of named descriptors (``instar.cpr.fds.Fds``)."""
 
-        def find(self, name: str, ident: int, /) -> int:
-            """Return the descriptor of that name and id, or -1."""
+        def take(self, name: str, ident: int, /) -> int:
+            """Hand out the descriptor and forget its name; -1 if there is none."""
             ...
 
         def resave(self, name: str, ident: int, fd: int, /, *, owner: str) -> None:

@@ -37,7 +37,7 @@ class FileChardev(FdChardev):
         super().__init__(ident, loop)
         self.path = path
         self._retry = False
-        self._out_fd = fds.find(self.state_id, 0)
+        self._out_fd = fds.take(self.state_id, 0)
         self.adopted = self._out_fd >= 0
         if not self.adopted:
             mode = os.O_APPEND if append else os.O_TRUNC

@@ -53,8 +53,8 @@ class StdioChardev(FdChardev):
         super().__init__(ident, loop)
         self._unblocked: list[int] = []
         self._tty_before: TtyAttributes | None = None
-        self._in_fd = fds.find(self.state_id, 0)
-        self._out_fd = fds.find(self.state_id, 1)
+        self._in_fd = fds.take(self.state_id, 0)
+        self._out_fd = fds.take(self.state_id, 1)
         self.adopted = self._in_fd >= 0 or self._out_fd >= 0
         if not self.adopted:
             self._in_fd = self._open(0, os.O_RDONLY)

@@ -147,8 +147,8 @@ class SocketChardev(FdChardev):
             pass
 
     def _adopt(self, fds: FdTable) -> None:
-        listener = fds.find(self.state_id, _FD_LISTENER)
-        connection = fds.find(self.state_id, _FD_CONNECTION)
+        listener = fds.take(self.state_id, _FD_LISTENER)
+        connection = fds.take(self.state_id, _FD_CONNECTION)
         self.adopted = listener >= 0 or connection >= 0
         if listener >= 0:
             self._listener = _socket.socket(fileno=listener)
@@ -161,7 +161,7 @@ class SocketChardev(FdChardev):
         if connection >= 0:
             self._connected(_socket.socket(fileno=connection))
         for index in range(MAX_GIFTS):
-            gift = fds.find(self.state_id, _FD_GIFT + index)
+            gift = fds.take(self.state_id, _FD_GIFT + index)
             if gift >= 0:
                 self._gifts.append(gift)
 

@@ -73,8 +73,8 @@ class FakeFds:
     def __init__(self, entries=None):
         self.entries = dict(entries or {})
 
-    def find(self, name, ident, /):
-        return self.entries.get((name, ident), -1)
+    def take(self, name, ident, /):
+        return self.entries.pop((name, ident), -1)
 
     def resave(self, name, ident, fd, /, *, owner, kind=""):
         assert fd not in self.entries.values()
