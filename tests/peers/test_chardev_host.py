@@ -51,10 +51,11 @@ class Side:
     def update(self, *others):
         """Return the next program with devices like ours, over copies of our descriptors."""
         after = Side()
-        for device, (kind, options) in zip(self.devices, others, strict=True):
+        for device in self.devices:
             device.save_fds(self.fds)
-            for entry in self.fds.walk():
-                after.fds.resave(entry.name, entry.ident, os.dup(entry.fd), owner=entry.owner)
+        for entry in self.fds.walk():
+            after.fds.resave(entry.name, entry.ident, os.dup(entry.fd), owner=entry.owner)
+        for device, (kind, options) in zip(self.devices, others, strict=True):
             new = after.create(kind, device.id, **options)
             for was, part in zip(device.parts(), new.parts(), strict=True):
                 part.load_state(
