@@ -23,7 +23,16 @@ def objdump_missing() -> str:
     return "" if found else "no riscv64-linux-gnu-objdump: install binutils-riscv64-linux-gnu"
 
 
-NEEDS = {"test_riscv_tests.py": riscv_tests_missing, "test_binutils.py": objdump_missing}
+def qemu_missing() -> str:
+    """Say why random programs cannot be compared; empty if they can."""
+    return "" if shutil.which("qemu-riscv64") else "no qemu-riscv64: install qemu-user"
+
+
+NEEDS = {
+    "test_riscv_tests.py": riscv_tests_missing,
+    "test_binutils.py": objdump_missing,
+    "test_qemu_user.py": qemu_missing,
+}
 NOT_RUN = pytest.StashKey[dict[str, str]]()
 
 
