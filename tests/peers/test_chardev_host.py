@@ -12,6 +12,7 @@ import os
 import resource
 import socket
 import termios
+import threading
 import tty
 
 import pytest
@@ -467,3 +468,34 @@ def test_closed_input_is_harmless() -> None:
         assert (device.connected, device.pending()) == (False, 0)
         side.close()
     os.close(null)
+
+
+def test_slow_reader_gets_the_last_output_of_a_program_that_ends() -> None:
+    (out_read, out_write), null = os.pipe(), os.open("/dev/null", os.O_RDONLY)
+    data = os.urandom(300_000)
+    got = []
+
+    def reader():
+        got.append(b"".join(iter(lambda: os.read(out_read, 4096), b"")))
+
+    with streams(null, out_write):
+        os.close(out_write)
+        side = Side()
+        side.create("stdio").write(data)
+        thread = threading.Thread(target=reader)
+        thread.start()
+        side.close()
+    thread.join()
+    os.close(out_read)
+    os.close(null)
+    assert got == [data]
+
+
+def test_reader_that_never_reads_does_not_keep_a_program_from_ending(side, path, client) -> None:
+    device = side.create("socket", path=path, server=True)
+    FrontEnd(device)
+    client.connect(path)
+    side.turn()
+    device.write(bytes(4 << 20))
+    device.close()
+    assert device.pending() == 0

@@ -6,6 +6,8 @@ Source: own; the front end's side follows QEMU's character devices.
 from __future__ import annotations
 
 import os
+import select
+from time import monotonic_ns
 
 from instar.chardev.state import MAX_UNSENT, ChardevState
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 
 FD_OWNER: Final = "chardev"
+_EXIT_NS: Final = (
+    1_000_000_000  # how long the program's end waits for slow readers of its last output
+)
 READ_SIZE: Final = 65536  # bytes taken from the host at once
 
 
@@ -176,6 +181,19 @@ class FdChardev(Chardev):
 
     def accept_input(self) -> None:
         """Ask ``can_receive`` again: the front end has room."""
+        self._rewatch()
+
+    def _flush_at_exit(self) -> None:
+        """Give the host a last chance to take what it has not, for a limited time; then forget it."""
+        deadline = monotonic_ns() + _EXIT_NS
+        poller = select.poll()
+        if self._out and self._out_fd >= 0:
+            poller.register(self._out_fd, select.POLLOUT)
+        while self._out and (left := deadline - monotonic_ns()) > 0:
+            if not poller.poll(left / 1e6):
+                break
+            del self._out[: self._try_send(self._out)]
+        self._out.clear()
         self._rewatch()
 
     def _restore_unsent(self, unsent: bytes) -> None:

@@ -189,9 +189,14 @@ class MuxChardev(Chardev):
         self.backend.close()
 
     def _room(self) -> int:
-        """Take input even if the front end in focus is busy: Ctrl-A c and x must always work."""
+        """Take input even if the front end in focus is busy: Ctrl-A c and x must always work.
+
+        What is taken at once must fit wherever the focus goes meanwhile; a single byte always does.
+        """
         share = self.focused
-        return share.room() if share is not None else 0
+        if share is None:
+            return 0
+        return min(share.room(), *(max(1, other.room()) for other in self._shares))
 
     def _on_input(self, data: bytes) -> None:
         for byte in data:

@@ -99,8 +99,7 @@ class StdioChardev(FdChardev):
     def close(self) -> None:
         """Put the terminal and shared descriptors back as they were."""
         super().close()
-        self._out.clear()
-        self._rewatch()
+        self._flush_at_exit()
         tty_fd = self._in_fd if self._in_fd >= 0 else 0
         if self._tty_before is not None:
             try:  # noqa: SIM105 - contextlib is not on the resume path

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 
+from instar import log
 from instar.chardev.base import FD_OWNER, FdChardev
 from instar.chardev.state import SocketState
 from instar.errors import ConfigError, HostError
@@ -128,12 +129,17 @@ class SocketChardev(FdChardev):
         """Go on with the connection; a client that has not all of its output yet gets the rest."""
         assert isinstance(state, SocketState)
         self._inode = (state.path_device, state.path_inode)
+        if (state.connected, state.gifts) != (self.connected, len(self._gifts)):
+            log.warning(
+                f"chardev {self.id}: its connection did not come along; its client has to connect again"
+            )
         if self.connected:
             self._restore_unsent(state.unsent)
 
     def close(self) -> None:
         """Hang up and remove the socket file if it is still the one we made."""
         super().close()
+        self._flush_at_exit()
         self.disconnect()
         if self._listener is None:
             return

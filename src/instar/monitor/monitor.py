@@ -9,7 +9,7 @@ from instar import log
 from instar.chardev.mux import MuxShare
 from instar.monitor.context import ClientContext
 from instar.monitor.qmp import QmpSession
-from instar.monitor.session import HmpSession
+from instar.monitor.session import BANNER, HmpSession
 from instar.monitor.state import MonitorState
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ class Monitor:
         state = self._session.save()
         state.greeted = self._greeted
         return state
+
+    def announce_version(self) -> None:
+        """Show a person who was here before an update the banner of this version; programs read an event instead."""
+        watched = not isinstance(self._chardev, MuxShare) or self._chardev.in_focus
+        if self._greeted and watched and isinstance(self._session, HmpSession):
+            self._chardev.write(BANNER.encode() + self._session.redraw())
 
     def close(self) -> None:
         """End the session; the device stays open."""

@@ -11,13 +11,14 @@ from instar.monitor.commands import WAITS
 from instar.monitor.completion import complete
 from instar.monitor.qmp import error
 from instar.monitor.readline import LineEditor
-from instar.monitor.state import MAX_TYPED, MonitorState
+from instar.monitor.state import MAX_HISTORY, MAX_TYPED, MonitorState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from instar.monitor.context import Context
 
+_KEPT_LINES: Final = MAX_HISTORY - 1  # the newlines between them need room too
 PROMPT: Final = "(instar) "
 BANNER: Final = f"Instar {VERSION} monitor - type 'help' for more information\n"
 
@@ -64,7 +65,7 @@ class HmpSession:
             line=self._editor.line,
             cursor=self._editor.cursor,
             keys=bytes(self._editor.keys),
-            history="\n".join(self._editor.history),
+            history="\n".join(self._editor.history[-_KEPT_LINES:]),
             typed=bytes(self._typed),
             waits_for=self._waits_for,
         )

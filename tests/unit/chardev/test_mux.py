@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from instar.chardev.mux import MuxChardev
 from instar.chardev.state import MAX_SHARES, MAX_WAITING, MuxState
+from instar.cpr.state import save
 from instar.errors import ConfigError
 
 
@@ -97,6 +98,18 @@ def test_input_beyond_the_limit_stays_at_the_host() -> None:
     shared = Shared(room=0)
     shared.type(bytes(MAX_WAITING + 10))
     assert len(shared.stream.input) == 10
+
+
+def test_input_that_switches_fits_wherever_it_goes() -> None:
+    shared = Shared(room=0)
+    shared.monitor.room = 0
+    shared.type(b"m" * (MAX_WAITING - 1) + b"\x01c" + b"n" * (2 * MAX_WAITING) + b"\x01c")
+    save(shared.mux.save_state())
+    shared.monitor.room = 1 << 20
+    shared.monitor.share.accept_input()
+    shared.type(b"")
+    assert shared.monitor.got == b"n" * (2 * MAX_WAITING)
+    assert shared.mux.focused is shared.serial.share
 
 
 def test_backend_events_reach_all(shared) -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monitor_fakes import RAM, FakeContext
 
+from instar.cpr.state import save
 from instar.errors import CommandError
 from instar.monitor import commands
 from instar.monitor.command import HMP_COMMANDS
@@ -14,6 +15,7 @@ from instar.monitor.completion import complete
 from instar.monitor.format import migration_text, size
 from instar.monitor.hmp import execute, parse
 from instar.monitor.session import HmpSession
+from instar.monitor.state import MAX_HISTORY, MAX_LINE
 
 assert commands
 NAMES = sorted(HMP_COMMANDS)
@@ -164,6 +166,12 @@ def test_saved_session_keeps_line_cursor_and_history(context) -> None:
     after.feed(b"Dst\x1b[C\x1b[C\x08\x08 st\r")
     assert after.save().history == "info name"
     assert after.answer().endswith(b"(instar) ")
+
+
+def test_longest_session_still_fits_its_state(context) -> None:
+    session = HmpSession(context)
+    session._editor.history = [chr(0x10000 + n) * MAX_LINE for n in range(MAX_HISTORY)]
+    save(session.save())
 
 
 def test_bug_in_a_command_is_text_and_the_prompt_comes_back(context, capfd) -> None:

@@ -110,14 +110,19 @@ def x(
     """
     cpu = ctx.machine.cpus[0]
 
+    pages: dict[int, int] = {}  # a translation parks the hart: one is enough for a page
+
     def read(address: int, length: int) -> bytes:
         out = b""
         while len(out) < length:
             here = (address + len(out)) & _MASK
-            gpa = cpu.translate(here)
-            if gpa < 0:
+            offset = here % _PAGE
+            if here - offset not in pages:
+                pages[here - offset] = cpu.translate(here - offset)
+            page = pages[here - offset]
+            if page < 0:
                 raise GuestMemoryError(here, 1, "not mapped")
-            out += ctx.machine.read_physical(gpa, min(length - len(out), _PAGE - here % _PAGE))
+            out += ctx.machine.read_physical(page + offset, min(length - len(out), _PAGE - offset))
         return out
 
     return dump(read, addr, fmt)
