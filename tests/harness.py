@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "instar-system"
-PATIENCE = 120.0  # seconds until a test gives up waiting; machines are noisy, no test measures
+PATIENCE = 60.0  # seconds until a test gives up waiting; machines are noisy, no test measures
 
 
 class Gone(Exception):

@@ -85,6 +85,8 @@ class Vm:
                 state=slot.state,
             )
             slot.state = None
+            if adopted is not None:
+                slot.monitor.announce_version()
         self.machine.events.release()
         log.release()
         if adopted is not None:

@@ -17,7 +17,7 @@ from instar._version import VERSION
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
-from instar.cpr.stream import Writer
+from instar.cpr.stream import Writer, data_extents
 from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.report import Report
@@ -247,7 +247,9 @@ class Outgoing:
         write_sections(self._writer, things, self._fds)
         if self._mode == "normal":
             for backend in self._machine.memory_backends:
-                self._writer.add_bulk(backend.id, backend.block.view)
+                block = backend.block
+                extents = data_extents(block.fd, block.size) if block.fd >= 0 else None
+                self._writer.add_bulk(backend.id, block.view, extents)
                 self.report.ram_bytes += backend.size
 
     def write_some(self) -> str | None:

@@ -83,7 +83,7 @@ class Monitor:
         """Show a person who was here before an update the banner of this version; programs read an event instead."""
         watched = not isinstance(self._chardev, MuxShare) or self._chardev.in_focus
         if self._greeted and watched and isinstance(self._session, HmpSession):
-            self._chardev.write(BANNER.encode() + self._session.redraw())
+            self._chardev.write(BANNER.rstrip().encode() + self._session.redraw())
 
     def close(self) -> None:
         """End the session; the device stays open."""
