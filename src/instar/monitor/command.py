@@ -193,31 +193,33 @@ def command(  # noqa: PLR0913 - keywords of a declaration
     """
 
     def declare(function: F) -> F:
-        wire_name = name or function.__name__.replace("_", "-")
         hints = typing.get_type_hints(function, localns=_LOCAL_NAMES, include_extras=True)
-        members = takes.members if takes is not None else _arguments(function, hints)
         made = Command(
-            name=wire_name,
+            name=name or function.__name__.replace("_", "-"),
             topic=function.__module__.rpartition(".")[2],
             since=since,
             allowed_in=allowed_in,
             function=function,
-            members=members,
+            members=takes.members if takes is not None else _arguments(function, hints),
             boxed=takes is not None,
             returns=returns or hints.get("return"),
             doc=inspect.getdoc(function) or "",
             hmp=hmp,
         )
-        if qmp and not made.examples:
-            raise TypeError(f"{wire_name}: the docstring shows no -> request and <- reply")
-        if not qmp and (hmp is None or not made.hmp_examples):
-            raise TypeError(f"{wire_name}: the docstring shows no (instar) line")
-        for table, key in _places(made, qmp=qmp):
-            if table.setdefault(key, made) is not made:
-                raise TypeError(f"{key}: declared twice")
+        _add(made, qmp=qmp)
         return function
 
     return declare
+
+
+def _add(made: Command, *, qmp: bool) -> None:
+    if qmp and not made.examples:
+        raise TypeError(f"{made.name}: the docstring shows no -> request and <- reply")
+    if not qmp and (made.hmp is None or not made.hmp_examples):
+        raise TypeError(f"{made.name}: the docstring shows no (instar) line")
+    for table, key in _places(made, qmp=qmp):
+        if table.setdefault(key, made) is not made:
+            raise TypeError(f"{key}: declared twice")
 
 
 def _places(made: Command, *, qmp: bool) -> list[tuple[dict[str, Command], str]]:
