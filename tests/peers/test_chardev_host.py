@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import gc
 import os
 import resource
 import socket
@@ -232,10 +233,32 @@ def test_connection_and_unsent_output_go_on_after_an_update(side, path, client) 
     assert not os.path.exists(path)
 
 
-def test_update_with_another_path_is_refused(side, path) -> None:
-    side.create("socket", path=path, server=True)
+def test_update_that_is_refused_leaves_the_descriptors_open(side, path, client) -> None:
+    device = side.create("socket", path=path, server=True)
+    FrontEnd(device)
+    client.connect(path)
+    side.turn()
+    after = Side()
+    device.save_fds(side.fds)
+    copies = [os.dup(entry.fd) for entry in side.fds.walk()]
+    for index, fd in enumerate(copies):
+        after.fds.resave("chardev/c0", index, fd)
     with pytest.raises(ConfigError, match="where it listens already"):
-        side.update(("socket", {"path": path + "x", "server": True}))
+        after.create("socket", path=path + "x", server=True)
+    gc.collect()
+    for fd in copies:
+        os.close(fd)  # fails if somebody else has closed it
+
+
+def test_device_that_is_forgotten_closes_nothing(side, path, client) -> None:
+    device = side.create("socket", path=path, server=True)
+    FrontEnd(device)
+    client.connect(path)
+    side.turn()
+    other = side.update(("socket", {"path": path, "server": True}))
+    number = other.devices.pop()._sock.fileno()
+    gc.collect()
+    os.close(number)
 
 
 def send_fds(client, data, *fds):

@@ -28,6 +28,9 @@ _FD_CONNECTION: Final = 1
 _FD_GIFT: Final = 2  # and up
 _RETRY_NS: Final = 1_000_000_000
 _INT_SIZE: Final = 4
+# Sockets in use. A socket object that is forgotten closes its descriptor; when a new program fails half way, the
+# program before it needs all of them again, so they are closed on purpose only.
+_in_use: Final[set[_socket.socket]] = set()
 _S_IFMT: Final = 0o170000
 _S_IFSOCK: Final = 0o140000
 
@@ -94,6 +97,7 @@ class SocketChardev(FdChardev):
             return
         self._in_fd = self._out_fd = -1
         self._rewatch()  # before the descriptor is closed: the next client may get its number
+        _in_use.discard(self._sock)
         self._sock.close()
         self._sock = None
         self._drop_gifts()
@@ -143,6 +147,7 @@ class SocketChardev(FdChardev):
         self.disconnect()
         if self._listener is None:
             return
+        _in_use.discard(self._listener)
         self._listener.close()
         self._listener = None
         try:
@@ -158,9 +163,9 @@ class SocketChardev(FdChardev):
         self.adopted = listener >= 0 or connection >= 0
         if listener >= 0:
             self._listener = _socket.socket(fileno=listener)
+            _in_use.add(self._listener)
             bound = self._listener.getsockname()
             if os.path.abspath(str(bound)) != os.path.abspath(self.path):
-                self._listener.detach()  # refused: the descriptor is still the other program's to use
                 raise ConfigError(
                     f"chardev {self.id}: path {self.path} differs from {bound}, where it listens already"
                 )
@@ -192,8 +197,10 @@ class SocketChardev(FdChardev):
         sock.listen(8)
         sock.settimeout(0)
         self._listener = sock
+        _in_use.add(sock)
 
     def _connected(self, sock: _socket.socket) -> None:
+        _in_use.add(sock)
         sock.settimeout(0)
         self._sock = sock
         self._in_fd = self._out_fd = sock.fileno()
