@@ -13,7 +13,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 RV64 = ROOT / "src/instar/cpu/rv64"
 MADE = ROOT / "build/rv64"
-FLAGS = ["-O2", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
+FLAGS = ["-O2", "-g0", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
 
 
 def import_packages_without_running_them() -> None:

@@ -264,6 +264,17 @@ def test_deadline_too_far_for_the_clock_is_never():
     assert rig.core.deadline_ns() == -1
 
 
+def test_count_read_by_a_device_is_that_before_its_instruction():
+    device = Device()
+    rig = Rig(bus=device)
+    counts = []
+    device.on_access = lambda: counts.append((rig.core.icount, rig.core.now_ns()))
+    rig.program("nop\nnop\nld x5, 0(x6)\nnop\namoadd.w x0, x0, (x7)\nsw x5, 0(x6)\nwfi")
+    rig.machine(x=registers(x6=Device.base, x7=RAM + 0x1000))
+    rig.run()
+    assert counts == [(2, 2), (5, 5)]
+
+
 def test_warp_goes_forward_only():
     rig = Rig()
     rig.core.warp_to(1000)

@@ -13,7 +13,7 @@ def count_now(m: pShared) -> u64:
     """Return how many instructions have been executed, also from within a slice (in a device access)."""
     if m.slice == 0:
         return m.icount
-    return m.icount + m.slice - cast(u64, m.harts[m.current].left) - 1
+    return m.icount + m.slice - cast(u64, m.harts[m.current].left)
 
 
 @cython.cfunc

@@ -160,6 +160,7 @@ def run_slice(c: pCpu, limit: u64) -> cython.void:
         return
     n = slice_length(c, limit)
     c.leave = 0
+    c.left = cast(i64, n)
     m.slice = n
     left = run_code(c, cast(i64, n))
     m.slice = 0

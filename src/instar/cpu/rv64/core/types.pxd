@@ -141,7 +141,7 @@ ctypedef struct Hart:
     Insn *ip
     Tlb *tlb
     Itlb *itlb
-    i64 left        # instructions left of the slice, as of the last slow path
+    i64 left        # instructions left of the slice at the last slow path, with the one that took it
     i64 cause       # why run_code ended: exception cause, CAUSE_SYSTEM, or -1
     u64 tval
     u64 fault       # the last slow access failed; cause and tval say why
@@ -200,7 +200,6 @@ ctypedef struct Shared:
     u64 watch_hit
     void *core              # the Core object (borrowed)
     u64 raised              # a call into Python raised; run() hands it on
-    u64 timer_check         # icount from which on the host clock is read again
     u64 n_decode, n_code_store, n_retire, n_mmio
 
 ctypedef Hart *pCpu

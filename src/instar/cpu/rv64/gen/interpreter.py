@@ -77,7 +77,7 @@ def load(kind: str) -> list[str]:
         f"    x[ip.rd] = {direct}",
         f"    {NEXT}",
         "else:",
-        "    c.left = n",
+        "    c.left = n + 1",
         f"    u = slow_load(c, va, {size})",
         "    if c.fault != 0:",
         *(f"        {line}" for line in RAISE),
@@ -96,7 +96,7 @@ def store(size: int, value: str = "x[ip.rs2]") -> list[str]:
         f"    cast(P_{kind}, cast(P_u8, va + e.add))[0] = cast({kind}, {value})",
         f"    {NEXT}",
         "else:",
-        "    c.left = n",
+        "    c.left = n + 1",
         f"    slow_store(c, va, {size}, {value})",
         "    if c.fault != 0:",
         *(f"        {line}" for line in RAISE),
@@ -115,7 +115,7 @@ def float_load(size: int) -> list[str]:
         f"if e.load_tag == (va & {page_mask(size)}):",
         f"    u = cast(P_{kind}, cast(P_u8, va + e.add))[0]",
         "else:",
-        "    c.left = n",
+        "    c.left = n + 1",
         f"    u = slow_load(c, va, {size})",
         "    if c.fault != 0:",
         *(f"        {line}" for line in RAISE),
@@ -128,7 +128,7 @@ def float_load(size: int) -> list[str]:
 def call(function: str, args: str) -> list[str]:
     """Return the body of an operation that a function does, which may fault or ask to leave."""
     return [
-        "c.left = n",
+        "c.left = n + 1",
         f"{function}(c, ip, {args})",
         "if c.fault != 0:",
         *(f"    {line}" for line in RAISE),
