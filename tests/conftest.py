@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from instar.image.ticker import ticker_image
+
 
 @pytest.fixture(scope="session")
 def ticker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bare-metal guest as a kernel file."""
-    from instar.image.ticker import ticker_image
-
     path = tmp_path_factory.mktemp("guest") / "ticker.bin"
     path.write_bytes(ticker_image({"TICK_EVERY": 10}))  # ten ticks a second
     return path

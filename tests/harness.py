@@ -18,7 +18,7 @@ PROGRAM = Path(sys.executable).parent / "instar-system"
 PATIENCE = 60.0  # seconds until a test gives up waiting; machines are noisy, no test measures
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """The process ended, or did not say what was waited for."""
 
 
@@ -66,7 +66,7 @@ class Qmp:
         while b"\n" not in self._buffer:
             data = self.socket.recv(65536)
             if not data:
-                raise Gone("the QMP connection was closed")
+                raise GoneError("the QMP connection was closed")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return json.loads(line)
@@ -105,7 +105,9 @@ class Console:
         deadline = time.monotonic() + PATIENCE
         while (at := self.text.find(pattern, start)) < 0:
             if time.monotonic() > deadline:
-                raise Gone(f"no {pattern!r} on the console; it ends with {self.text[-500:]!r}")
+                raise GoneError(
+                    f"no {pattern!r} on the console; it ends with {self.text[-500:]!r}"
+                )
             self.pull(1.0)
         return at + len(pattern)
 
@@ -116,7 +118,7 @@ class Console:
         with contextlib.suppress(BlockingIOError):
             data = self.socket.recv(65536)
             if not data:
-                raise Gone(f"the console was closed; it ends with {self.text[-500:]!r}")
+                raise GoneError(f"the console was closed; it ends with {self.text[-500:]!r}")
             self.text += data
 
     def pull_all(self) -> None:
@@ -156,7 +158,7 @@ class Vm:
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
             *extra,
         ]  # fmt: skip
-        self.stderr = open(self.folder / "stderr", "w+b")
+        self.stderr = open(self.folder / "stderr", "w+b")  # noqa: SIM115 - closed in close()
         popen.setdefault("stdin", subprocess.DEVNULL)
         self.process = subprocess.Popen([*wrapper, *self.argv], stderr=self.stderr, **popen)
         try:
@@ -232,7 +234,7 @@ class Vm:
             if "memory-backend-ram0" in fd_name(link):
                 with open(link, "rb") as file:
                     return os.pread(file.fileno(), length, gpa - 0x8000_0000)
-        raise Gone("the process has no memfd of ram0")
+        raise GoneError("the process has no memfd of ram0")
 
     def wait_exit(self) -> int:
         return self.process.wait(PATIENCE)

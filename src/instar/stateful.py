@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Any, ClassVar, Protocol
 
     from instar.cpr.state import State
 
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
             """Unique name in the machine."""
             ...
 
-        @property
-        def state_class(self) -> type[State]:
-            """What save_state returns and load_state takes."""
-            ...
+        state_class: ClassVar[type[State]]  # what save_state returns and load_state takes
 
         def save_state(self) -> State:
             """Return live state or a copy; the source does not change."""

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE, PROGRAM, Console, Gone, Vm
+from harness import PATIENCE, PROGRAM, Console, GoneError, Vm
 from instar.block.workers import MAX_THREADS
 
-BAD = re.compile(rb"stall|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR")
+BAD = re.compile(
+    rb"stall|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR"
+)
 
 
 class Terminal:
@@ -35,7 +37,7 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while (at := self.text.find(pattern, start)) < 0:
             if time.monotonic() > deadline:
-                raise Gone(f"no {pattern!r}; the terminal ends with {self.text[-500:]!r}")
+                raise GoneError(f"no {pattern!r}; the terminal ends with {self.text[-500:]!r}")
             if select.select([self.fd], [], [], 1)[0]:
                 self.text += os.read(self.fd, 65536)
         return at + len(pattern)
@@ -84,14 +86,19 @@ def test_transcript_typed_by_hand(debian, disk: Path, tmp_path: Path) -> None:
         person.wait(b"(instar) ")
         console = Console(serial)
         console.wait(b"instar-guest:")
-        shell(console, "X=kept; (n=0; while :; do n=$((n+1)); echo $n > /tmp/count; usleep 100000; done) &")
+        shell(
+            console,
+            "X=kept; (n=0; while :; do n=$((n+1)); echo $n > /tmp/count; usleep 100000; done) &",
+        )
         shell(console, "sha256sum /dev/vda > /tmp/sum &")
         uptime = number(shell(console, "cat /proc/uptime"))
         count = number(shell(console, "cat /tmp/count"))
 
         assert b"VM status: running" in person.answer("info status")
         person.answer("migrate_set_parameter mode cpr-exec")
-        person.answer(f"migrate_set_parameter cpr-exec-command {command} -incoming file:{tmp_path}/vm.state")
+        person.answer(
+            f"migrate_set_parameter cpr-exec-command {command} -incoming file:{tmp_path}/vm.state"
+        )
         start = len(person.text)
         person.type(f"migrate -d file:{tmp_path}/vm.state")
         person.wait(b"Instar ", start)
@@ -117,7 +124,9 @@ def test_transcript_typed_by_hand(debian, disk: Path, tmp_path: Path) -> None:
 def memory_kib(vm: Vm) -> int:
     """Private memory of the process, without the guest's (which is shared)."""
     fields = Path(f"/proc/{vm.process.pid}/smaps_rollup").read_text()
-    return sum(int(re.search(rf"^{name}:\s+(\d+)", fields, re.M)[1]) for name in ("Private_Dirty", "Swap"))
+    return sum(
+        int(re.search(rf"^{name}:\s+(\d+)", fields, re.M)[1]) for name in ("Private_Dirty", "Swap")
+    )
 
 
 def test_200_updates_under_disk_load_lose_nothing_and_nothing_grows(debian, disk: Path) -> None:

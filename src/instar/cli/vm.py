@@ -6,16 +6,19 @@ import gc
 
 from instar import log
 from instar.chardev.named import NamedFdTable
+from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import ClassVar
 
     from instar.chardev import Chardev
     from instar.cli.options import Config, MonitorConfig
     from instar.cpr.carriers import Adopted
     from instar.cpr.fds import Fds
+    from instar.cpr.state import State
     from instar.loop import Loop
     from instar.machine.machine import Machine
     from instar.migration.migration import Migration
@@ -27,7 +30,7 @@ class MonitorSlot:
     """Where a monitor will be: monitors are made after the guest runs, their state arrives before."""
 
     __slots__ = ("config", "front", "monitor", "state", "state_id")
-    state_class = MonitorState
+    state_class: ClassVar[type[State]] = MonitorState
 
     def __init__(self, config: MonitorConfig, front: Chardev) -> None:
         self.config = config
@@ -72,9 +75,9 @@ class Vm:
 
     def settle(self, adopted: Adopted | None) -> None:
         """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for."""
-        from instar.migration import outgoing  # noqa: F401, PLC0415 - loaded here, so that migrate need not
         from instar.monitor.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
 
+        load_outgoing()
         for slot in self.monitor_slots:
             slot.monitor = Monitor(
                 "qmp" if slot.config.mode == "control" else "hmp",

@@ -87,7 +87,9 @@ def build(parts: Sequence[tuple[str, int, bytes]], at_boot: Sequence[str]) -> by
         *(cpio.file(path, data, permissions) for path, permissions, data in parts),
         *_tables(modules),
         cpio.file("etc/modules-at-boot", "".join(boot).encode()),
-        cpio.file("etc/filesystems", b"ext4\n"),  # what mount tries; the kernel then asks for the module
+        cpio.file(
+            "etc/filesystems", b"ext4\n"
+        ),  # what mount tries; the kernel then asks for the module
         *(cpio.link(path, "/bin/busybox") for path in LINKS),
         cpio.file("init", ours["init"], 0o755),
         *(cpio.file(f"bin/{name}", ours[name], 0o755) for name in SCRIPTS if name != "init"),

@@ -8,7 +8,7 @@ from instar.cpr.state import State, i, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import ClassVar, Protocol
 
     class VirtualTime(Protocol):
         """Where virtual time comes from (the core)."""
@@ -38,7 +38,7 @@ class MachineClock:
 
     __slots__ = ("_follows_vm", "_source", "state")
     state_id = "clock"
-    state_class = ClockState
+    state_class: ClassVar[type[State]] = ClockState
 
     def __init__(
         self, source: VirtualTime, *, rtc_follows_vm: bool = False, rtc_base_ns: int = -1

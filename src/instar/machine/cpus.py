@@ -6,6 +6,9 @@ from instar.cpu.rv64.state import CoreState, HartState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import ClassVar
+
+    from instar.cpr.state import State
     from instar.cpu.rv64 import Core
 
 
@@ -13,7 +16,7 @@ class HartBox:
     """One hart of a core, to be saved and loaded as named fields."""
 
     __slots__ = ("_core", "_hart", "state_id")
-    state_class = HartState
+    state_class: ClassVar[type[State]] = HartState
 
     def __init__(self, core: Core, hart: int) -> None:
         self._core = core
@@ -36,7 +39,7 @@ class CoreBox:
 
     __slots__ = ("_core",)
     state_id = "cpu"
-    state_class = CoreState
+    state_class: ClassVar[type[State]] = CoreState
 
     def __init__(self, core: Core) -> None:
         self._core = core

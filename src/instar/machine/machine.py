@@ -19,7 +19,7 @@ from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Final, Literal
+    from typing import ClassVar, Final, Literal
 
     from instar.loop import Loop
     from instar.machine.parts import Parts
@@ -66,7 +66,7 @@ class Machine:
     """
 
     state_id = "machine"
-    state_class = MachineState
+    state_class: ClassVar[type[State]] = MachineState
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
             """Return the descriptor of that name and id, or -1."""
             ...
 
-        def save(self, name: str, ident: int, fd: int, *, kind: str, owner: str) -> None:
+        def save(self, name: str, ident: int, fd: int, /, *, kind: str, owner: str) -> None:
             """Name a descriptor, so that an update carries it."""
             ...
 

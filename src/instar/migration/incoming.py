@@ -128,6 +128,7 @@ class Incoming:
         loaded = monotonic_ns()
         self.report.add_phase("load", start, loaded)
         self._go(loaded)
+        self.report.ended_ns = monotonic_ns()
         self._migration.incoming_done(self.report)
 
     def _go(self, start_ns: int) -> None:

@@ -165,9 +165,7 @@ class Migration:
             )
         if mode == "normal" and not address.path:
             raise CommandError("memfd: is for mode cpr-exec: nobody else could read it")
-        from instar.migration.outgoing import Outgoing  # noqa: PLC0415 - not on the resume path
-
-        self._outgoing = Outgoing(self, address)
+        self._outgoing = load_outgoing()(self, address)
         self._outgoing.start()
 
     def _check_idle(self) -> None:
@@ -243,6 +241,13 @@ class Migration:
         """Keep what is known about the update."""
         self._report = report
         self._adopted = None
+
+
+def load_outgoing() -> type[Outgoing]:
+    """Import the outgoing half; called once the guest runs, so that ``migrate`` need not wait for it."""
+    from instar.migration.outgoing import Outgoing  # noqa: PLC0415 - not on the resume path
+
+    return Outgoing
 
 
 def _ram_info(report: Report) -> dict[str, object]:

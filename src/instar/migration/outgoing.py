@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.cpr.lifecycle import PhaseEvent
+    from instar.cpr.state import Record
     from instar.machine.runstate import RunState
     from instar.migration.channels import Address
     from instar.migration.migration import Migration
@@ -282,7 +283,11 @@ class Outgoing:
         host.save_fds(self._fds)
         # In this very turn: nobody reads from a client after its monitor was saved.
         host_state = host_records([self._migration.settings, *host.things()], self._fds)
-        info = {"report": self.report.to_record(), "host": host_state, "exec-ns": monotonic_ns()}
+        info: Record = {
+            "report": self.report.to_record(),
+            "host": host_state,
+            "exec-ns": monotonic_ns(),
+        }
         self._carrier.save(self._fds, info)
         self._carrier.execute(os.environ)
 

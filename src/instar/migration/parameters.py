@@ -14,7 +14,7 @@ from instar.errors import CommandError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Final, Literal
+    from typing import ClassVar, Final, Literal
 
     Mode = Literal["normal", "cpr-reboot", "cpr-transfer", "cpr-exec"]
     Value = int | bool | str | list[str]
@@ -121,7 +121,7 @@ class Settings:
 
     __slots__ = ("capabilities", "command", "mode")
     state_id = "migration-settings"
-    state_class = SettingsState
+    state_class: ClassVar[type[State]] = SettingsState
 
     def __init__(self) -> None:
         self.mode: Mode = "normal"

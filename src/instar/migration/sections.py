@@ -10,7 +10,7 @@ from instar.cpr.state import State, state, subs, text, u
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import Any
+    from typing import Any, ClassVar
 
     from instar.cpr.fds import Fds
     from instar.cpr.stream import Reader, Writer
@@ -38,7 +38,7 @@ class RamBox:
 
     __slots__ = ("_backends",)
     state_id = "ram"
-    state_class = RamState
+    state_class: ClassVar[type[State]] = RamState
 
     def __init__(self, backends: Sequence[MemoryBackend]) -> None:
         self._backends = backends
@@ -156,31 +156,20 @@ def load_host(records: object, things: Iterable[Stateful], fds: Fds) -> None:
     by_id = {thing.state_id: thing for thing in things}
     items: list[object] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
     for item in items:
-        match item:
-            case {
-                "id": str() as ident,
-                "state": str() as name,
-                "version": int() as version,
-                "record": dict() as record,
-            }:
-                _load_one(by_id.get(ident), ident, name, version, record, fds)  # pyright: ignore[reportUnknownArgumentType]
-            case _:
-                log.warning("a state of the host's side is not understood; it is left")
+        fields: states.Record = item if isinstance(item, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+        ident, version, record = (fields.get(key) for key in ("id", "version", "record"))
+        if isinstance(ident, str) and isinstance(version, int) and isinstance(record, dict):
+            _load_one(by_id.get(ident), ident, fields, fds)
+        else:
+            log.warning("a state of the host's side is not understood; it is left")
 
 
-def _load_one(
-    thing: Stateful | None,
-    ident: str,
-    name: str,
-    version: int,
-    record: dict[str, object],
-    fds: Fds,
-) -> None:
-    if thing is None or thing.state_class.state_name != name:
+def _load_one(thing: Stateful | None, ident: str, fields: Any, fds: Fds) -> None:  # noqa: ANN401 - checked by the caller
+    if thing is None or thing.state_class.state_name != fields.get("state"):
         log.warning(f"{ident}: not on this command line, its state is left")
         return
     try:
-        loaded = states.load(thing.state_class, version, record, fds=fds)
+        loaded = states.load(thing.state_class, fields["version"], fields["record"], fds=fds)
     except StateError as e:
         log.warning(f"{ident}: {e}; it starts anew")
         return

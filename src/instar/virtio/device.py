@@ -5,8 +5,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import ClassVar, Protocol
+    from typing import Any, ClassVar, Protocol
 
+    from instar.cpr.state import State
     from instar.virtio.queue import Queue
 
     Handler = Callable[["VirtioDevice", Queue], None]
@@ -47,6 +48,16 @@ class VirtioDevice:
     queue_size: ClassVar[int] = 256
     handlers: ClassVar[tuple[Handler, ...]] = ()
     port: Port
+    if TYPE_CHECKING:
+        state_class: ClassVar[type[State]]
+
+        def save_state(self) -> State:
+            """Return the live state; every subclass has its own."""
+            ...
+
+        def load_state(self, state: Any, /) -> None:  # noqa: ANN401 - each takes its own state_class
+            """Go on from ``state``."""
+            ...
 
     def __init__(self, state_id: str) -> None:
         self.state_id = state_id

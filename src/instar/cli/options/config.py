@@ -109,7 +109,7 @@ class MemoryBackendConfig(Record):
         prealloc: bool = False,
         mem_path: str = "",
     ) -> None:
-        self.kind = kind
+        self.kind: BackendKind = kind
         self.id = ident
         self.size = size
         self.share = share

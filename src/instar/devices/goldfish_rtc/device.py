@@ -10,8 +10,9 @@ from instar.devices.goldfish_rtc.state import GoldfishRtcState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
+    from instar.cpr.state import State
     from instar.devices.handles import IrqLine, RtcClock, Timer, Timers
 
 REGION_SIZE: Final = 0x1000
@@ -40,7 +41,7 @@ class GoldfishRtc:
     """
 
     __slots__ = ("clock", "irq", "state", "state_id", "timer", "timers")
-    state_class = GoldfishRtcState
+    state_class: ClassVar[type[State]] = GoldfishRtcState
 
     def __init__(
         self, irq: IrqLine, clock: RtcClock, timers: Timers, state_id: str = "rtc"

@@ -13,7 +13,9 @@ from instar.errors import InternalBugError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import ClassVar, Final
+
+    from instar.cpr.state import State
 
 REGION_SIZE: Final = 0x60_0000
 _PENDING: Final = 0x1000
@@ -49,7 +51,7 @@ class Plic:
 
     __slots__ = ("set_hart_irq", "state")
     state_id = "plic"
-    state_class = PlicState
+    state_class: ClassVar[type[State]] = PlicState
 
     def __init__(self, contexts: int, set_hart_irq: Callable[[int, bool], object]) -> None:
         if not 1 <= contexts <= CONTEXTS:

@@ -13,8 +13,9 @@ from instar.devices.uart16550.state import FIFO, UartState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
+    from instar.cpr.state import State
     from instar.devices.handles import IrqLine, SerialChardev
 
 REGION_SIZE: Final = 0x100
@@ -43,7 +44,7 @@ class Uart16550:
     """
 
     __slots__ = ("chardev", "irq", "state", "state_id")
-    state_class = UartState
+    state_class: ClassVar[type[State]] = UartState
 
     def __init__(self, irq: IrqLine, chardev: SerialChardev, state_id: str = "uart0") -> None:
         self.irq = irq

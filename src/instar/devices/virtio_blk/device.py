@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Final, Protocol
 
     from instar.block.request import Op
+    from instar.cpr.state import State
     from instar.virtio.chain import Chain
     from instar.virtio.device import Port
     from instar.virtio.queue import Queue
@@ -84,7 +85,7 @@ class VirtioBlk(VirtioDevice):
     """
 
     __slots__ = ("block", "serial", "state")
-    state_class = BlkState
+    state_class: ClassVar[type[State]] = BlkState
     device_id = 2
     queues: ClassVar[tuple[str, ...]] = ("requests",)
 

@@ -16,8 +16,9 @@ from instar.virtio.state import QueueState
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final
+    from typing import ClassVar, Final
 
+    from instar.cpr.state import State
     from instar.devices.handles import IrqLine
     from instar.memory import GuestMemory
     from instar.virtio.device import VirtioDevice
@@ -82,7 +83,7 @@ class VirtioMmio:
     """
 
     __slots__ = ("device", "irq", "memory", "queues", "state", "state_id")
-    state_class = VirtioMmioState
+    state_class: ClassVar[type[State]] = VirtioMmioState
 
     def __init__(
         self, device: VirtioDevice, memory: GuestMemory, irq: IrqLine, state_id: str

@@ -11,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Final
 
+    from instar.cpr.state import State
     from instar.devices.virtio_rng.entropy import EntropySource
     from instar.virtio.queue import Queue
 
@@ -30,7 +31,7 @@ class VirtioRng(VirtioDevice):
     """
 
     __slots__ = ("entropy", "state")
-    state_class = RngState
+    state_class: ClassVar[type[State]] = RngState
     device_id = 4
     queues: ClassVar[tuple[str, ...]] = ("requests",)
     queue_size = 64

@@ -75,6 +75,8 @@ cdef extern from *:
         default: memcpy(&v, p, 8); return v;
         }
     }
+    /* Only put() in core/code.py writes operations: a jump through their table needs no check of its bounds. */
+    #define unreachable() __builtin_unreachable()
     /* The low bits of v as a signed number. */
     static inline int64_t sext(uint64_t v, int bits) { return (int64_t)(v << (64 - bits)) >> (64 - bits); }
     static inline void put_bytes(uint8_t *p, int size, uint64_t v) {
@@ -100,6 +102,7 @@ cdef extern from *:
     void put_bytes(u8*, int, u64) noexcept nogil
     void *memset(void*, int, size_t) noexcept nogil
     i64 sext(u64, int) noexcept nogil
+    void unreachable() noexcept nogil
 
 # One decoded instruction. `op` 0 is "not decoded yet", so that zeroed memory is a valid page of them.
 ctypedef struct Insn:

@@ -221,6 +221,7 @@ def interpreter(operations: Operations) -> str:
     for number, name in enumerate(operations.names()):
         lines.append(f"        {'elif' if number else 'if'} op == {number}:  # {name}")
         lines += [f"            {line}" for line in operation_body(name, operations)]
+    lines += ["        else:", "            unreachable()"]
     lines += ["    c.ip = ip", "    c.base = base", "    c.page_va = page", "    return n", ""]
     return "\n".join(lines + amo_value(operations))
 
