@@ -58,6 +58,17 @@ def test_no_command_is_refused(vm: Vm) -> None:
     assert_unharmed(vm, footprint)
 
 
+def test_command_without_incoming_is_refused(vm: Vm) -> None:
+    footprint = vm.footprint()
+    uri = vm.prepare_update(command=vm.argv)
+    reply = vm.qmp.raw("migrate", uri=uri)
+    assert (
+        reply["error"]["desc"]
+        == "cpr-exec-command has no -incoming: the new program would start the guest anew"
+    )
+    assert_unharmed(vm, footprint)
+
+
 def test_full_disk_for_the_state_is_told_and_survived(vm: Vm) -> None:
     footprint = vm.footprint()
     vm.qmp.command("migrate", uri="file:/dev/full")

@@ -55,14 +55,18 @@ class BlockSpec:
         id: Unique name; also the name of the descriptor across updates.
         path: A file or a block device of the host.
         read_only: Nothing is ever written; several VMs may share it.
+        discard: Give what the guest discards back to the host; otherwise it is kept and the guest told that all went well.
     """
 
-    __slots__ = ("id", "path", "read_only")
+    __slots__ = ("discard", "id", "path", "read_only")
 
-    def __init__(self, ident: str, path: str, *, read_only: bool = False) -> None:
+    def __init__(
+        self, ident: str, path: str, *, read_only: bool = False, discard: bool = False
+    ) -> None:
         self.id = ident
         self.path = path
         self.read_only = read_only
+        self.discard = discard
 
 
 class RawBlock:
@@ -78,6 +82,7 @@ class RawBlock:
     """
 
     __slots__ = (
+        "_discard",
         "_done",
         "_fd",
         "_fds",
@@ -98,6 +103,7 @@ class RawBlock:
         self.id = spec.id
         self.path = spec.path
         self.read_only = spec.read_only
+        self._discard = spec.discard
         self.size = size
         self._fd = fd
         self._fds = fds
@@ -115,6 +121,8 @@ class RawBlock:
             request.done(errno.EROFS)
         elif request.offset + request.length > self.size:
             request.done(errno.EINVAL)
+        elif request.op == "discard" and not self._discard:
+            request.done(0)  # discarding is advice
         elif self._workers is None:
             error = file_io.perform(self._fd, request)
             self._report(request, error)

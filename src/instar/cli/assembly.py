@@ -177,7 +177,7 @@ def _make_clock(config: Config, core: Core) -> MachineClock:
 def _make_disks(vm: Vm) -> dict[str, RawBlock]:
     disks: dict[str, RawBlock] = {}
     for b in vm.config.blocks:
-        spec = BlockSpec(b.id, b.filename, read_only=b.read_only)
+        spec = BlockSpec(b.id, b.filename, read_only=b.read_only, discard=b.discard)
         disks[b.id] = open_block(
             spec,
             vm.fds,

@@ -146,6 +146,10 @@ class Outgoing:
         if not self._command:
             raise CommandError("cpr-exec mode requires setting cpr-exec-command")
         self._target = Target.open(self._command[0])
+        if not any("-incoming" in word for word in self._command[1:]):
+            raise CommandError(
+                "cpr-exec-command has no -incoming: the new program would start the guest anew"
+            )
 
     def close_target(self) -> None:
         """Forget the program."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,8 @@ def path(tmp_path) -> str:
     return str(name)
 
 
-def disk(path, fds=None, *, read_only=False, active=True):
-    spec = BlockSpec("d0", path, read_only=read_only)
+def disk(path, fds=None, *, read_only=False, active=True, discard=False):
+    spec = BlockSpec("d0", path, read_only=read_only, discard=discard)
     return open_block(spec, fds or FakeFds(), lambda _call: None, inline=True, active=active)
 
 
@@ -50,6 +51,15 @@ def test_read_only_disk_is_not_written(path, op):
     block = disk(path, read_only=True)
     assert submit(block, op, 0, 512) == [errno.EROFS]
     assert submit(block, "flush") == [0]
+    block.close()
+
+
+@pytest.mark.parametrize(("discard", "kept"), [(False, b"\1" * 2048), (True, bytes(2048))])
+def test_discard_reaches_the_file_only_if_asked_for(path, discard, kept):
+    Path(path).write_bytes(b"\1" * 2048)
+    block = disk(path, discard=discard)
+    assert submit(block, "discard", 0, 2048) == [0]
+    assert Path(path).read_bytes() == kept
     block.close()
 
 
