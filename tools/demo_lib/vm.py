@@ -91,7 +91,7 @@ class Vm:
         request: Message = {"execute": name}
         if arguments:
             request["arguments"] = {key.replace("_", "-"): v for key, v in arguments.items()}
-        self._qmp.sendall(json.dumps(request).encode() + b"\n")
+        self._send(self._qmp, json.dumps(request) + "\n")
         reply = self._until(self._take_reply, REPLY, f"an answer to '{name}'")
         if "error" in reply:
             raise DemoError(f"the monitor refused '{name}': {reply['error']['desc']}")
@@ -115,7 +115,7 @@ class Vm:
 
     def type(self, text: str) -> None:
         """Type into the guest's console."""
-        self._console.sendall(text.encode())
+        self._send(self._console, text)
 
     def until(self, done: Callable[[], bool], seconds: float, what: str) -> None:
         """Listen to guest and monitor until ``done``.
@@ -170,7 +170,10 @@ class Vm:
 
     def _pump(self, seconds: float) -> None:
         for connection in select.select([self._console, self._qmp], [], [], seconds)[0]:
-            data = connection.recv(CHUNK)
+            try:
+                data = connection.recv(CHUNK)
+            except ConnectionError:
+                data = b""
             if not data:
                 raise self._ended()
             if connection is self._console:
@@ -178,6 +181,12 @@ class Vm:
             else:
                 *lines, self._received = (self._received + data).split(b"\n")
                 self._messages += [json.loads(line) for line in lines]
+
+    def _send(self, connection: socket.socket, text: str) -> None:
+        try:
+            connection.sendall(text.encode())
+        except ConnectionError:
+            raise self._ended() from None
 
     def _take_greeting(self) -> Message | None:
         return self._messages.pop(0) if self._messages else None
