@@ -55,7 +55,7 @@ class BlockSpec:
         id: Unique name; also the name of the descriptor across updates.
         path: A file or a block device of the host.
         read_only: Nothing is ever written; several VMs may share it.
-        discard: Give what the guest discards back to the host; otherwise it is kept and the guest told that all went well.
+        discard: Give what the guest discards back to the host; otherwise keep it and tell the guest that all went well.
     """
 
     __slots__ = ("discard", "id", "path", "read_only")
