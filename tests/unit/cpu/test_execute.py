@@ -1,5 +1,7 @@
 """Single instructions against small reference functions."""
 
+from functools import cache
+
 import pytest
 from hart import MASK, RAM, Rig, registers, signed
 from hypothesis import example, given, settings
@@ -102,15 +104,20 @@ def rig():
     return Rig()
 
 
+@cache
+def code_of(text):
+    return assemble(text, RAM).image
+
+
 def execute(rig, text, x):
     """Execute one instruction at the start of RAM."""
-    code = assemble(text, RAM).image
+    code = code_of(text)
     return rig.one(int.from_bytes(code, "little"), x, len(code))
 
 
 @pytest.mark.parametrize("name", BINARY)
 def test_register_operation_matches_reference(rig, name):
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(WORD, WORD)
     @example(1 << 63, MASK)
     @example(0x80000000, 0xFFFFFFFF)
@@ -125,7 +132,7 @@ def test_register_operation_matches_reference(rig, name):
 
 @pytest.mark.parametrize("name", IMMEDIATES)
 def test_immediate_operation_matches_reference(rig, name):
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(WORD, IMMEDIATE)
     @example(7, 0)
     def check(a, imm):
@@ -137,7 +144,7 @@ def test_immediate_operation_matches_reference(rig, name):
 
 @pytest.mark.parametrize("name", SHIFTS)
 def test_shift_by_immediate_matches_reference(rig, name):
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(WORD, st.integers(0, 63))
     def check(a, shift):
         hart = execute(rig, f"{name} x5, x6, {shift}", registers(x6=a))
@@ -146,7 +153,7 @@ def test_shift_by_immediate_matches_reference(rig, name):
     check()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(WORD, st.integers(0, 31), st.sampled_from(["sll", "srl", "sra"]))
 def test_narrow_shift_by_immediate_matches_reference(rig, a, shift, name):
     hart = execute(rig, f"{name}iw x5, x6, {shift}", registers(x6=a))
@@ -155,7 +162,7 @@ def test_narrow_shift_by_immediate_matches_reference(rig, a, shift, name):
 
 @pytest.mark.parametrize("name", BRANCHES)
 def test_branch_goes_where_reference_says(rig, name):
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=15, deadline=None)
     @given(WORD, WORD, st.integers(-2048, 2047).map(lambda n: 2 * n))
     @example(3, 3, 8)
     @example(3, 3, -8)
@@ -170,7 +177,7 @@ def test_branch_goes_where_reference_says(rig, name):
 
 
 @pytest.mark.parametrize("name", LOADS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(value=WORD, offset=IMMEDIATE)
 @example(value=0x8081828384858687, offset=0)
 @example(value=0x8081828384858687, offset=-3)
@@ -183,7 +190,7 @@ def test_load_extends_as_its_name_says(rig, name, value, offset):
 
 
 @pytest.mark.parametrize("name", STORES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(value=WORD, at=st.integers(0, 8))
 def test_store_changes_its_bytes_only(rig, name, value, at):
     size = STORES[name]
@@ -215,7 +222,7 @@ def test_atomic_matches_reference(rig, name, suffix, bits, old, value):
     assert rig.read(DATA, 8) & ~top == old & ~top
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(old=WORD, value=WORD, pick=st.sampled_from([("minu", min), ("maxu", max)]))
 def test_unsigned_atomic_matches_reference(rig, old, value, pick):
     name, reference = pick
@@ -253,7 +260,7 @@ def test_store_conditional_after_a_change_fails(rig):
     assert (rig.x(8), rig.read(DATA, 4)) == (1, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, (1 << 32) - 1), st.lists(WORD, min_size=31, max_size=31))
 def test_any_word_leaves_the_core_whole(rig, word, values):
     rig.core.reset()

@@ -368,3 +368,8 @@ def test_core_with_an_argument_out_of_range_is_not_made(options):
     good = {"ram_addr": 1 << 40, "ram_base": RAM, "ram_size": 4096, "harts": 1, "bus": rig.bus}
     with pytest.raises(ValueError, match="no core was made"):
         Core(**{**good, **options})
+
+
+def test_core_that_was_never_initialized_refuses_to_run():
+    with pytest.raises(RuntimeError, match="never initialized"):
+        Core.__new__(Core).run(1)

@@ -101,7 +101,7 @@ def decode_cross(c: pCpu, ip: pInsn, page_va: u64) -> cython.int:
     m: pShared = c.shared
     va: u64 = page_va + 0x1000
     pa: u64
-    w: u32
+    w: u32 = ip.raw  # before anything below can drop the page it is in
     if c.cross_ip == ip and c.cross_va == va and c.cross_epoch == m.epoch:
         return 0
     pa = translate(c, va, ACCESS_FETCH)
@@ -112,7 +112,7 @@ def decode_cross(c: pCpu, ip: pInsn, page_va: u64) -> cython.int:
         return 1
     if code_page(m, (pa - m.ram_base) >> 12) == cython.NULL:  # from now on its stores are seen
         return 1
-    w = ip.raw | (cast(u32, get_bytes(m.ram + (pa - m.ram_base), 2)) << 16)
+    w |= cast(u32, get_bytes(m.ram + (pa - m.ram_base), 2)) << 16
     decode32(c.cross, w, -1)
     c.cross[2].op = OP_PAGE_END
     c.cross_ip = ip

@@ -170,6 +170,7 @@ def flush_range(c: pCpu, start: u64, size: u64) -> cython.void:
     if (start == 0 and size == 0) or size > 16 * 4096:
         flush_tlb(c)
         return
+    # The first page may begin before the range: the difference is then a number just below 2**64.
     while va - start >= ~cast(u64, 0xFFF) or va - start < size:
         flush_address(c, va)
         va += 4096

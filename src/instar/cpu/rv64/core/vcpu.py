@@ -288,6 +288,8 @@ class Core:
 
     @cython.cfunc
     def check_parked(self):
+        if self.m.ram == cython.NULL:
+            raise RuntimeError("the core was never initialized")
         if self.busy:
             raise RuntimeError("the core is running; nothing was changed")
 
