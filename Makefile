@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 export PYTHON
+export PATH := $(PATH):$(CURDIR)/.cache/peers
 VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 -name '*.p*' -not -name '*.pyc')

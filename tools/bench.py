@@ -99,7 +99,6 @@ def qemu() -> Side:
     found = shutil.which(QEMU)
     if found:
         return Side("qemu", [found], dict(os.environ))
-    print(f"bench: fetching Debian's {QEMU_PACKAGES[0]} (there is no {QEMU} here)", flush=True)
     root = unpacked_with_needs("qemu", QEMU_PACKAGES)
     libraries = f"{root}/usr/lib/{platform.machine()}-linux-gnu"
     search = ":".join([libraries, libraries.replace("/usr/", "/"), f"{libraries}/pulseaudio"])

@@ -22,13 +22,19 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "src"))
 
-from debian_packages import CACHE, unpacked  # noqa: E402  # the path comes first
+from debian_packages import CACHE, unpacked, unpacked_with_needs  # noqa: E402  # the path comes first
 
 from instar.errors import HostError, InstarError  # noqa: E402
 
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 BUILD_ENV = os.path.join(CACHE, "build.env")
+PEERS_BIN = os.path.join(CACHE, "peers")
+PEERS = {
+    "dtc": "device-tree-compiler",
+    "qemu-riscv64": "qemu-user",
+    "riscv64-linux-gnu-objdump": "binutils-riscv64-linux-gnu",
+}
 PROBE = """\
 #include <Python.h>
 #include <fenv.h>
@@ -47,8 +53,12 @@ def main(words: list[str]) -> int:
     os.makedirs(CACHE, exist_ok=True)
     try:
         make_venv()
-        install(f"requirements-{'dev' if words == ['test'] else 'build'}.txt")
-        find_compiler()
+        if words == ["build"]:
+            install("requirements-build.txt")
+            find_compiler()
+        else:
+            install("requirements-dev.txt")
+            find_peers()
     except InstarError as exc:
         print("\n".join([f"bootstrap: {exc}", *getattr(exc, "__notes__", [])]), file=sys.stderr)
         return 3
@@ -86,7 +96,6 @@ def make_venv() -> None:
         return
     if importlib.util.find_spec("ensurepip") is not None and works([PYTHON, "-m", "ensurepip"]):
         return
-    say("fetching pip (package python3-pip-whl; this Python comes without it)")
     folder = unpacked("python3-pip-whl")
     wheels = glob.glob(f"{folder}/usr/share/python-wheels/pip-*.whl")
     if not wheels:
@@ -166,7 +175,6 @@ def fetch_compiler() -> str:
 def fetch_headers() -> list[str]:
     """Fetch Python's headers from Debian and return the folders to search."""
     package = f"libpython{sys.version_info.major}.{sys.version_info.minor}-dev"
-    say(f"fetching Python's headers (package {package})")
     folder = unpacked(package)
     inner = os.path.join(
         folder, "usr", "include", f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -174,6 +182,35 @@ def fetch_headers() -> list[str]:
     if not os.path.exists(os.path.join(inner, "Python.h")):
         raise HostError(f"Debian's {package} has no Python.h; install Python's headers as root")
     return [inner, os.path.dirname(inner)]
+
+
+# --- other people's programs that tests compare with -----------------------------------------------------------------
+
+
+def find_peers() -> None:
+    """Make the programs that tests in tests/peers use callable from ``.cache/peers``, where the machine has none.
+
+    A machine where they cannot be had is no failure: those tests then say that they were not run, and why.
+    """
+    os.makedirs(PEERS_BIN, exist_ok=True)
+    missing = {
+        program: package for program, package in PEERS.items() if shutil.which(program) is None
+    }
+    if not missing:
+        return
+    try:
+        root = unpacked_with_needs("peers", sorted(missing.values()))
+    except InstarError as exc:
+        say(f"tests that need {', '.join(sorted(missing.values()))} will not run: {exc}")
+        return
+    libraries = f"{root}/usr/lib/{platform.machine()}-linux-gnu"
+    for program in missing:
+        path = os.path.join(PEERS_BIN, program)
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(
+                f"#!/bin/sh\nLD_LIBRARY_PATH='{libraries}' exec '{root}/usr/bin/{program}' \"$@\"\n"
+            )
+        os.chmod(path, 0o755)
 
 
 if __name__ == "__main__":

@@ -56,6 +56,7 @@ def _unpacked(label: str, fetch: Callable[[apt.PrivateApt, str], dict[str, str]]
             f"'{label}' can be fetched on a Debian release only, and this is {system}"
         ).hint(f"install what it is for as root (on Debian it would be {label})")
     apt.tools()
+    print(f"fetching {label} from Debian {release['VERSION_CODENAME']}, into .cache", flush=True)
     os.makedirs(os.path.dirname(folder), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
         debs, files = os.path.join(work, "debs"), os.path.join(work, "files")
