@@ -1,6 +1,6 @@
 """What the monitor tells the person who runs it: one line each, on standard error.
 
-Levels say who has to act: ``error``: what you asked for did not happen; ``warning``: odd, but it goes on; ``info``:
+Levels say who has to act: ``error``: what you asked for did not happen (``hint``: what may help); ``warning``: odd, but
 a rare change (boot, update, reset); ``debug``: for us. What a guest can cause goes through :func:`guest`, which
 cannot flood. Between :func:`hold` and :func:`release` nothing is written: lines wait in a ring.
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, Literal
 
-    Level = Literal["error", "warning", "info", "debug"]
+    Level = Literal["error", "hint", "warning", "info", "debug"]
 
 PROGRAM: Final = "instar-system"
-LEVELS: Final[tuple[Level, ...]] = ("error", "warning", "info", "debug")
+LEVELS: Final[tuple[Level, ...]] = ("error", "hint", "warning", "info", "debug")
 RING: Final = 256  # lines kept while held; a pause that says more has a fault of its own
 LINE: Final = 1000  # characters; texts may quote what a guest or peer sent
 BURST: Final = 5  # lines a site may write at once
@@ -151,6 +151,11 @@ release = _log.release
 def error(text: str) -> None:
     """Say that something asked for did not happen."""
     _log.say("error", text)
+
+
+def hint(text: str) -> None:
+    """Say what may help, after an error."""
+    _log.say("hint", text)
 
 
 def warning(text: str) -> None:

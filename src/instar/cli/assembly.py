@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from instar import log
 from instar.block import BlockSpec, open_block
 from instar.boards import virt
 from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from instar.cli.options.config import RngConfig
     from instar.cpr.fds import Fds
     from instar.devices.virtio_rng.entropy import EntropySource
-    from instar.loop import Loop
     from instar.virtio.device import VirtioDevice
 
 DEFAULT_RAM_ID: Final = "riscv_virt_board.ram"
@@ -48,38 +48,34 @@ _EXTENSIONS: Final = ("i", "m", "a", "f", "d", "c", "zicsr", "zifencei")
 
 
 def assemble(
-    config: Config,
-    loop: Loop,
-    fds: Fds,
-    *,
-    announce: Callable[[str], object],
-    on_fatal: Callable[[str], object],
-) -> Vm:
-    """Make everything that ``config`` asks for, over inherited descriptors where ``fds`` has them.
+    vm: Vm, *, announce: Callable[[str], object], on_fatal: Callable[[str], object]
+) -> None:
+    """Make everything that ``vm.config`` asks for, over inherited descriptors where ``vm.fds`` has them.
 
     The machine is in run state prelaunch, reset, and its boot images are in RAM unless something is to come in.
 
     Raises:
-        InstarError: something cannot be made; the process should end.
+        InstarError: something cannot be made; what was made so far is in ``vm``, to be closed.
     """
-    vm = Vm(loop, fds, config)
+    config = vm.config
     console = _make_chardevs(vm, announce)
     vm.machine = Machine(
         name=config.name,
         uuid=config.uuid or NO_UUID,
-        loop=loop,
+        loop=vm.loop,
         on_reset="shutdown" if config.no_reboot else "reset",
         on_shutdown="pause" if config.no_shutdown else "poweroff",
     )
     parts = _make_parts(vm, console)
     vm.machine.attach(parts)
     vm.machine.autostart = not config.start_paused
-    vm.migration = Migration(vm.machine, fds, vm, on_fatal)
+    vm.migration = Migration(vm.machine, vm.fds, vm, on_fatal)
     if not config.machine.aux_ram_share:
         vm.migration.block_private_aux_ram(BLOCK_ID)
     if not config.incoming:
+        if not config.kernel:
+            log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")
         vm.machine.locked(parts.board.reset)
-    return vm
 
 
 def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:

@@ -14,6 +14,7 @@ from instar import log, signals
 from instar._version import VERSION
 from instar.cli.assembly import assemble
 from instar.cli.options import Config, parse
+from instar.cli.vm import Vm
 from instar.cpr.carriers import adopt
 from instar.cpr.errors import CprError
 from instar.cpr.fds import Fds
@@ -22,13 +23,21 @@ from instar.loop import Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Final
+    from typing import ClassVar, Final
 
-    from instar.cli.vm import Vm
     from instar.cpr.carriers import Adopted
+    from instar.errors import Fault
 
 PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
+
+
+class IncomingError(InstarError):
+    """What should come in did not; nothing runs here."""
+
+    code = "incoming-failed"
+    fault: ClassVar[Fault] = "user"
+    exit_status = INCOMING_FAILED
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,12 +67,15 @@ def _run(config: Config, adopted: Adopted | None) -> int:
         loop.quit()
 
     fds = Fds() if adopted is None else adopted.fds
-    vm = assemble(config, loop, fds, announce=_announce, on_fatal=on_fatal)
-    vm.machine.events.hold()  # until there are monitors
-    signals.on_ending(lambda _number: loop.call_threadsafe(lambda: vm.machine.quit("host-signal")))
-    _begin(vm, config, adopted)
-    loop.call_soon(lambda: vm.settle(adopted))
+    vm = Vm(loop, fds, config)
     try:
+        assemble(vm, announce=_announce, on_fatal=on_fatal)
+        vm.machine.events.hold()  # until there are monitors
+        signals.on_ending(
+            lambda _number: loop.call_threadsafe(lambda: vm.machine.quit("host-signal"))
+        )
+        _begin(vm, config, adopted)
+        loop.call_soon(lambda: vm.settle(adopted))
         loop.run()
     finally:
         _close(vm)
@@ -79,7 +91,7 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
     if config.incoming:
         vm.migration.expect_incoming(adopted)
         if config.incoming != "defer":
-            vm.migration.incoming(uri=config.incoming)
+            _load(vm, config.incoming)
         return
     if adopted is not None:
         raise ConfigError(
@@ -87,6 +99,13 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
         )
     if not config.start_paused:
         vm.machine.resume()
+
+
+def _load(vm: Vm, uri: str) -> None:
+    try:
+        vm.migration.incoming(uri=uri)
+    except InstarError as e:
+        raise IncomingError(f"-incoming {uri}: {e}") from e
 
 
 def _close(vm: Vm) -> None:
@@ -151,4 +170,4 @@ def _complain(error: Exception) -> None:
     log.release()
     log.error(str(error))
     for note in getattr(error, "__notes__", ()):
-        log.error(note)
+        log.hint(note.removeprefix("hint: "))

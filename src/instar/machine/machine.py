@@ -117,6 +117,11 @@ class Machine:
         return self._states.current
 
     @property
+    def ending(self) -> bool:
+        """Whether the process is about to end: nobody will be asked for more."""
+        return self._ending
+
+    @property
     def running(self) -> bool:
         """Whether the harts run."""
         return self._states.current == "running"

@@ -128,6 +128,11 @@ class Machine(Protocol):
         ...
 
     @property
+    def ending(self) -> bool:
+        """Whether the process is about to end."""
+        ...
+
+    @property
     def ram_size(self) -> int:
         """Bytes of RAM (``-m``)."""
         ...

@@ -109,7 +109,8 @@ class HmpSession:
         except Exception as e:  # a bug in one command must not take the guest down
             text = f"Error: {error(e)['desc']}\n"
             log.error(f"HMP: {text.strip()}")
-        return _terminal(text) + (b"" if self.busy else self._prompt())
+        silent = self.busy or self._context.machine.ending
+        return _terminal(text) + (b"" if silent else self._prompt())
 
     def _prompt(self) -> bytes:
         self._editor.show_prompt()

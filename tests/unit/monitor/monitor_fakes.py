@@ -63,6 +63,7 @@ class FakeMachine:
     name: str = "demo"
     uuid: str = "00000000-0000-0000-0000-000000000000"
     runstate: str = "running"
+    ending: bool = False
     events: EventBus = field(default_factory=EventBus)
     ram_size: int = 128 << 20
     icount: int = 1000
