@@ -23,8 +23,10 @@ SUITE = "trixie"
 ARCHITECTURE = "riscv64"
 KERNEL = "linux-image-riscv64"  # depends on the current kernel's package
 BUSYBOX = "busybox-static"
-BOOT_MODULES = ("virtio_mmio", "virtio_blk", "virtio_rng")
-MODULES = (*BOOT_MODULES, "virtio_net", "ext4")
+BOOT_MODULES = (
+    "virtio_mmio",
+)  # loaded always; the others when there is a device or a file system for them
+MODULES = (*BOOT_MODULES, "virtio_blk", "virtio_rng", "virtio_net", "ext4")
 IMAGE_PACKAGE = re.compile(r"linux-image-\d[a-z0-9.+~-]*-riscv64")
 
 
@@ -45,7 +47,11 @@ def pull(store: Store, progress: Progress, *, refresh: bool) -> tuple[Manifest, 
     """
     with store.writing(lambda: progress("waiting for another pull", 0.0)) as writer:
         old = None if refresh else _usable(store)
-        if old is not None and old.recipe == initramfs.recipe() and store.intact(old.initrd):
+        if (
+            old is not None
+            and old.recipe == initramfs.recipe(BOOT_MODULES)
+            and store.intact(old.initrd)
+        ):
             return old, False
         manifest = _fetch(writer, progress) if old is None else _rebuild(writer, old)
         writer.publish(manifest)
@@ -74,7 +80,7 @@ def _rebuild(writer: StoreWriter, old: Manifest) -> Manifest:
     return Manifest(
         name=NAME,
         packages=old.packages,
-        recipe=initramfs.recipe(),
+        recipe=initramfs.recipe(BOOT_MODULES),
         wanted=old.wanted,
         kernel=old.kernel,
         initrd=writer.add_bytes(initramfs.build(parts, BOOT_MODULES)),
@@ -103,7 +109,7 @@ def _fetch(writer: StoreWriter, progress: Progress) -> Manifest:
         manifest = Manifest(
             name=NAME,
             packages={package: _version(deb) for package, deb in debs.items()},
-            recipe=initramfs.recipe(),
+            recipe=initramfs.recipe(BOOT_MODULES),
             wanted=MODULES,
             kernel=writer.add_file(os.path.join(files, "boot", f"vmlinux-{release}")),
             initrd=writer.add_bytes(initramfs.build(parts, BOOT_MODULES)),

@@ -46,9 +46,9 @@ def scripts() -> dict[str, bytes]:
     return found
 
 
-def recipe() -> str:
+def recipe(at_boot: Sequence[str]) -> str:
     """Return a digest of everything of ours that shapes an initramfs."""
-    digest = hashlib.sha256(b"%d" % LAYOUT)
+    digest = hashlib.sha256(f"{LAYOUT} {' '.join(at_boot)}\n".encode())
     for name, text in scripts().items():
         digest.update(b"%s %d\n" % (name.encode(), len(text)) + text)
     return digest.hexdigest()
