@@ -111,6 +111,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         bus=Bus(space, firmware, machine.lock, machine.on_bug),
         icount_shift=-1 if config.icount is None else config.icount.shift,
         flush_everything=config.cpu.flush_everything,
+        sstc=config.cpu.sstc,
     )
     space.memory.on_write(core.dma_written)
     vcpus = VcpuThread(

@@ -66,6 +66,27 @@ def test_set_timer_sets_the_deadline(rig, eid):
     assert rig.hart()["stimecmp"] == 12345
 
 
+@pytest.mark.parametrize(("sstc", "cause"), [(True, 0), (False, 2)])
+def test_stimecmp_belongs_to_supervisor_mode_only_with_sstc(sstc, cause):
+    rig = Rig(sstc=sstc)
+    rig.program("csrr a0, stimecmp\n1: wfi\nj 1b")
+    rig.supervisor()
+    rig.core.load_hart(0, {"stvec": RAM + 4})
+    rig.run(10)
+    assert rig.hart()["scause"] == cause
+
+
+def test_timer_of_the_sbi_works_without_sstc():
+    rig = Rig(sstc=False)
+    rig.program("ecall\n1: wfi\nj 1b")
+    rig.supervisor()
+    x = rig.hart()["x"]
+    x[10], x[17] = 0, TIME
+    rig.core.load_hart(0, {"x": x, "stvec": RAM + 4, "mie": 0x20, "mstatus": 2})
+    rig.run(10)
+    assert rig.hart()["scause"] == (1 << 63) | 5
+
+
 @pytest.mark.parametrize(("mask", "base"), [(0b100, 0), (0b10, 1), (1, 2), (1 << 63, 0), (1, 64)])
 @pytest.mark.parametrize("eid", [IPI, RFENCE])
 def test_hart_mask_with_a_hart_that_does_not_exist_is_refused(rig, eid, mask, base):

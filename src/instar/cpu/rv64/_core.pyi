@@ -48,6 +48,7 @@ class Core:
         icount_shift: -1: virtual time is the host's monotonic clock while the clock runs. 0 to 10: it advances by
             ``1 << icount_shift`` ns for each instruction, and everything the guest sees is a function of its input.
         flush_everything: Never keep a translation over a fence or a trap. The guest must not see a difference.
+        sstc: Supervisor mode may use ``stimecmp`` itself (the Sstc extension).
 
     Raises:
         ValueError: an argument is out of its range; no core was made.
@@ -64,6 +65,7 @@ class Core:
         bus: Bus,
         icount_shift: int = -1,
         flush_everything: bool = False,
+        sstc: bool = True,
     ) -> None: ...
     def run(self, limit: int) -> int:
         """Interpret until there is a reason to return, exactly at an instruction boundary.

@@ -35,7 +35,7 @@ def csr_counter(c: pCpu, n: u32) -> cython.bint:
 @cython.nogil
 @cython.exceptval(check=False)
 def csr_timer(c: pCpu, n: u32) -> cython.bint:
-    return c.priv == 3 or (timer_enabled(c) and (c.mcounteren & 2) != 0)
+    return c.priv == 3 or ((c.menvcfg >> 63) != 0 and (c.mcounteren & 2) != 0)
 
 
 @cython.cfunc
@@ -43,8 +43,8 @@ def csr_timer(c: pCpu, n: u32) -> cython.bint:
 @cython.inline
 @cython.exceptval(check=False)
 def timer_enabled(c: pCpu) -> cython.bint:
-    """Return whether stimecmp drives the supervisor's timer interrupt."""
-    return (c.menvcfg >> 63) != 0
+    """Return whether stimecmp drives the supervisor's timer interrupt: set by the guest (Sstc), or for it by our SBI."""
+    return (c.menvcfg >> 63) != 0 or c.sbi != 0
 
 
 @cython.cfunc

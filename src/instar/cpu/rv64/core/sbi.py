@@ -233,7 +233,7 @@ def start_supervisor(c: pCpu, pc: u64, a0: u64, a1: u64) -> cython.void:
     c.mideleg = 0x222
     c.mcounteren = 7
     c.scounteren = 7  # as OpenSBI leaves it: kernels rely on it, and the vDSO of programs reads the time
-    c.menvcfg = cast(u64, 1) << 63
+    c.menvcfg = c.shared.sstc << 63
     c.pmpcfg[0] = 0x1F  # all memory, for everybody
     c.pmpaddr[0] = PMP_ADDRESS
     pmp_update(c)

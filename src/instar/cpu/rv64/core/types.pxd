@@ -199,6 +199,7 @@ ctypedef struct Shared:
     u64 kicked              # atomic
     u64 code_written        # atomic: a device wrote pages with decoded code
     u64 flush_everything
+    u64 sstc
     u64 watch               # address of a doubleword whose non-zero store ends run(); all ones: none
     u64 watch_hit
     void *core              # the Core object (borrowed)

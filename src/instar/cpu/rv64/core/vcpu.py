@@ -54,6 +54,7 @@ class Core:
         bus,
         icount_shift=-1,
         flush_everything=False,
+        sstc=True,
     ):
         i: u64
         m: pShared = self.m
@@ -69,6 +70,7 @@ class Core:
         m.ram_size = ram_size
         m.icount_shift = icount_shift
         m.flush_everything = 1 if flush_everything else 0
+        m.sstc = 1 if sstc else 0
         m.break_at = EMPTY
         m.watch = EMPTY
         m.core = cast(cython.p_void, self)
