@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 QEMU = "qemu-system-riscv64"
 QEMU_PACKAGES = ["qemu-system-misc", "opensbi"]
 TURNS = 30_000_000
+SETTLE_S = 4.0  # a booted guest has things to finish before it is idle
 IDLE_S = 4.0
 BOARD = ["-machine", "virt", "-display", "none", "-monitor", "none", "-serial", "stdio"]
 
