@@ -1,4 +1,4 @@
-"""What the documents at the top name exists, and the commands that they show are right."""
+"""What the documents name exists, and the commands that they show are right."""
 
 import re
 import shlex
@@ -10,7 +10,8 @@ from instar.cli.options import parse
 from instar.cli.tool import parser
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [pytest.param(path.read_text(), id=path.name) for path in sorted(ROOT.glob("*.md"))]
+FILES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/reference/*.md"))]
+DOCUMENTS = [pytest.param(path.read_text(), id=path.name) for path in FILES]
 KINDS = ("unit", "guest", "peers", "faults", "golden")
 
 
