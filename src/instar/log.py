@@ -1,8 +1,8 @@
 """What the monitor tells the person who runs it: one line each, on standard error.
 
 Levels say who has to act: ``error``: what you asked for did not happen (``hint``: what may help); ``warning``: odd, but
-it goes on; ``info``: a rare change (boot, update, reset); ``debug``: for us. What a guest can cause goes through :func:`guest`, which
-cannot flood. Between :func:`hold` and :func:`release` nothing is written: lines wait in a ring.
+it goes on; ``info``: a rare change (boot, update, reset); ``debug``: for us. What a guest can cause goes through
+:func:`guest`, which cannot flood. Between :func:`hold` and :func:`release` nothing is written: lines wait in a ring.
 
 Source: own; the levels follow Cloud Hypervisor's.
 """

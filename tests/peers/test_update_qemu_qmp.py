@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from harness import Vm
 from qemu.qmp import EventListener, QMPClient
+
+from harness import Vm
 
 UPDATES = 10
 
@@ -43,9 +44,13 @@ async def wait_for_resume(listener: EventListener, names: list[str]) -> None:
             return
 
 
-def test_client_library_stays_connected_and_gets_every_answer_and_event(ticker: Path, tmp_path: Path) -> None:
+def test_client_library_stays_connected_and_gets_every_answer_and_event(
+    ticker: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "qmp"
-    with Vm("-kernel", str(ticker), "-name", "kept", "-qmp", f"unix:{path},server=on,wait=off") as vm:
+    with Vm(
+        "-kernel", str(ticker), "-name", "kept", "-qmp", f"unix:{path},server=on,wait=off"
+    ) as vm:
         vm.console.wait(b"tick 1")
         asked, names = asyncio.run(drive(vm, path))
         assert asked > UPDATES

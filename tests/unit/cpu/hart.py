@@ -41,7 +41,9 @@ class Device:
 class Rig:
     """A core with its RAM and bus."""
 
-    def __init__(self, *, harts=1, icount_shift=0, flush_everything=False, sstc=True, bus=None, size=SIZE):
+    def __init__(
+        self, *, harts=1, icount_shift=0, flush_everything=False, sstc=True, bus=None, size=SIZE
+    ):
         self.ram = mmap.mmap(-1, size)
         self._anchor = ctypes.c_char.from_buffer(self.ram)
         self.bus = bus or Device()
