@@ -47,7 +47,7 @@ test-golden: venv build  ## nothing has changed that others rely on
 
 bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian
-	$(VENV)/python tools/bench.py
+	PYTHONPATH=tools $(VENV)/python tests/bench/bench.py
 
 docs: build  ## write the reference pages anew from the tables they come from
 	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done

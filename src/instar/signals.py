@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found] # pyright: ignore[reportMissingModuleSource]
+from _thread import start_new_thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 ENDING: Final = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
+_arrived: Final[list[int]] = []  # signals that called back
 
 
 def on_ending(callback: Callable[[int], object]) -> None:
@@ -18,13 +20,45 @@ def on_ending(callback: Callable[[int], object]) -> None:
 
     The program before this one held these signals back while it handed over; they are let in now.
     """
+
+    def handle(number: int, _frame: object) -> None:
+        _arrived.append(number)
+        callback(number)
+
     for number in ENDING:
-        _signal.signal(number, lambda received, _frame: callback(received))
+        _signal.signal(number, handle)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING)
 
 
+def told_to_end() -> bool:
+    """Whether such a signal has called back: the program after this one would not hear of it."""
+    return bool(_arrived)
+
+
+def start_thread(main: Callable[..., object], *args: object) -> int:
+    """Start a thread that takes none of these signals, and return its ident.
+
+    A signal to the process goes to any thread that does not block it: held back by the main thread alone it would be
+    taken by another one and end there, unheard of, when the program is replaced.
+
+    Raises:
+        RuntimeError: The host has no more threads for us.
+    """
+    mask = hold_ending()
+    try:
+        return start_new_thread(main, args)
+    finally:
+        restore(mask)
+
+
 def hold_ending() -> set[int]:
-    """Hold these signals back, so that the program after this one gets them; returns the mask before."""
+    """Hold these signals back from this thread, so that the program after this one gets them.
+
+    One that came just before has called back when this returns (:func:`told_to_end`).
+
+    Returns:
+        The mask before, for :func:`restore`.
+    """
     return set(_signal.pthread_sigmask(_signal.SIG_BLOCK, ENDING))
 
 

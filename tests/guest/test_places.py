@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from harness import Vm
 
+OWN_USERS = (
+    ("--map-root-user",) if os.geteuid() else ()
+)  # without privileges only in a user namespace of one's own
+
 WRAPPERS = {
-    "as-pid-1": ("unshare", "--pid", "--fork", "--mount-proc"),
+    "as-pid-1": ("unshare", *OWN_USERS, "--pid", "--fork", "--mount-proc"),
     "without-privileges": ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"),
     "stdin-closed": ("sh", "-c", 'exec "$@" <&-', "sh"),
     "all-closed": ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"),

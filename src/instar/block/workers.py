@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock
+
+from instar import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,11 +45,21 @@ class Workers:
                 worker = self._idle.pop()
                 worker.job = job
                 worker.wake.release()
-            elif self._count < MAX_THREADS:
-                self._count += 1
-                start_new_thread(self._work, (_Worker(), job))
-            else:
+                return
+            if self._count < MAX_THREADS and self._start(job):
+                return
+            if self._count:
                 self._backlog.append(job)
+                return
+        job()  # the host gives us no thread at all: slow, but done
+
+    def _start(self, job: Job) -> bool:
+        try:
+            signals.start_thread(self._work, _Worker(), job)
+        except RuntimeError:  # a limit of the host; those that run are enough
+            return False
+        self._count += 1
+        return True
 
     def close(self) -> None:
         """End the threads; nothing may be queued or running."""

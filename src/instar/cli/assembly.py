@@ -119,6 +119,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         icount=config.icount is not None,
         icount_sleep=config.icount is not None and config.icount.sleep,
         on_break=machine.on_break,
+        on_bug=machine.on_bug,
     )
     clock = _make_clock(config, core)
     disks = _make_disks(vm)
@@ -214,7 +215,7 @@ def _make_virtio(
 
 def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:
     if rng is not None and rng.kind == "random":
-        return FileEntropy(rng.filename, vm.loop, vm.machine.post)
+        return FileEntropy(rng.filename, vm.loop, vm.machine.when_running)
     return SystemEntropy()
 
 

@@ -93,8 +93,12 @@ class Vm:
         self.machine.events.release()
         log.release()
         if adopted is not None:
-            for entry in adopted.fds.close_unclaimed():
-                log.warning(
-                    f"descriptor {entry.name}/{entry.ident} of the program before: nobody asked for it, closed"
-                )
+            self.migration.after_incoming(lambda: _close_unclaimed(adopted.fds))
         gc.enable()
+
+
+def _close_unclaimed(fds: Fds) -> None:
+    for entry in fds.close_unclaimed():
+        log.warning(
+            f"descriptor {entry.name}/{entry.ident} of the program before: nobody asked for it, closed"
+        )

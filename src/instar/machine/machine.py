@@ -90,6 +90,7 @@ class Machine:
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
         self._ending = False
+        self._waiting: list[Callable[[], object]] = []  # for the machine to run
 
     def attach(self, parts: Parts) -> None:
         """Give the machine what it runs; once, before anything else is called."""
@@ -110,6 +111,16 @@ class Machine:
         """Run ``callback`` with the machine lock held; in the main thread."""
         with self.lock:
             callback()
+
+    def when_running(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` with the machine lock held, now or as soon as the machine runs; in the main thread.
+
+        For what changes guest RAM or devices by itself: while the machine stands still they may have been saved.
+        """
+        if self.running:
+            self.locked(callback)
+        else:
+            self._waiting.append(callback)
 
     @property
     def runstate(self) -> RunState:
@@ -160,9 +171,11 @@ class Machine:
         """
         if self.running:
             return
-        for disk in self._disks:
-            disk.activate()
+        self.take_disks()
         self._states.set("running")
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            self.locked(callback)
         self._run_harts()
         self.events.emit(
             "RESUME"
@@ -192,6 +205,15 @@ class Machine:
         for backend in self._drainables:
             backend.drain()
 
+    def take_disks(self) -> None:
+        """Take the disks' locks; having them is fine.
+
+        Raises:
+            HostError: one is in use elsewhere.
+        """
+        for disk in self._disks:
+            disk.activate()
+
     def release_disks(self) -> None:
         """Give the disks up for another program (their locks, after a flush); running again takes them back."""
         for disk in self._disks:
@@ -218,8 +240,8 @@ class Machine:
         self.events.emit("RESET", {"guest": guest, "reason": reason})
         if was_running:
             self._run_harts()
-        elif self.needs_reset:
-            self._states.set("paused")
+        else:
+            self._states.set("prelaunch")
 
     def powerdown(self) -> None:
         """Press the power button: the guest may act on it (POWERDOWN)."""
@@ -235,7 +257,8 @@ class Machine:
         """Power off: end the process, or with ``-no-shutdown`` stop in run state ``shutdown``."""
         if self._on_shutdown == "pause":
             self.events.emit("SHUTDOWN", {"guest": guest, "reason": reason})
-            self.halt("shutdown")
+            if self.running:
+                self.halt("shutdown")
             return
         self.exit_status = status
         self._end({"guest": guest, "reason": reason})
@@ -328,13 +351,17 @@ class Machine:
         self.loop.call_threadsafe(self._break_reached)
 
     def _break_reached(self) -> None:
-        self.state.replay_break = NO_BREAK
-        self.stop()
+        """Stop, unless somebody else did meanwhile: then the break is met again when the machine runs."""
+        at = self.state.replay_break
+        if self.running and at != NO_BREAK and self.vcpus.core.icount >= at:
+            self.stop()
+            self.state.replay_break = NO_BREAK
+            self.vcpus.core.set_break(NO_BREAK)
 
     def _request(self, kind: str, status: int) -> None:
         self.state.pending = kind
         self.state.pending_status = status & 0xFF
-        self.vcpus.stop_soon()
+        self.vcpus.hold()
         self.loop.call_threadsafe(self._serve_request)
 
     def _serve_request(self) -> None:

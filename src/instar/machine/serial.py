@@ -123,31 +123,19 @@ def _nobody(_event: str) -> None:
 class MachineTimers:
     """Timers for devices: their callbacks run in the main loop with the lock held, and only while the machine runs."""
 
-    __slots__ = ("_machine", "_waiting")
+    __slots__ = ("_machine",)
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
-        self._waiting: list[DeviceTimer] = []  # due while the machine stood still
-        machine.events.subscribe(self._on_event)
 
     def call_later(self, delay_ns: int, callback: Callable[[], object]) -> DeviceTimer:
         """Call ``callback`` once, ``delay_ns`` of host time from now; from any thread."""
         timer = DeviceTimer(callback)
-        loop = self._machine.loop
-        loop.call_threadsafe(lambda: loop.call_later(delay_ns, lambda: self._due(timer)))
+        machine, loop = self._machine, self._machine.loop
+        loop.call_threadsafe(
+            lambda: loop.call_later(delay_ns, lambda: machine.when_running(timer.fire))
+        )
         return timer
-
-    def _due(self, timer: DeviceTimer) -> None:
-        if self._machine.running:
-            self._machine.locked(timer.fire)
-        elif timer.callback is not None:
-            self._waiting.append(timer)
-
-    def _on_event(self, name: str, _data: object) -> None:
-        if name == "RESUME":
-            waiting, self._waiting = self._waiting, []
-            for timer in waiting:
-                self._machine.locked(timer.fire)
 
 
 class DeviceTimer:

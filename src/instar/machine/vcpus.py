@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 from time import monotonic_ns
 
+from instar import signals
 from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_LIMIT: Final = 1 << 62  # instructions; the core comes back when kicked, idle or at a break
 _NEVER: Final = -1
+_LONGEST_SLEEP_S: Final = 3600.0  # a guest may set a timer further away than the host can wait
 
 
 class VcpuThread:
@@ -32,12 +34,15 @@ class VcpuThread:
         icount: The core's clock counts instructions.
         icount_sleep: With such a clock: sleep for real while all harts wait (True), or jump to the next timer (False).
         on_break: Called in the vCPU thread when the break count was reached; the thread parks itself.
+        on_bug: Called in the vCPU thread with an exception that our own code let through; the thread parks itself.
     """
 
     __slots__ = (
         "_go",
+        "_held",
         "_ident",
         "_on_break",
+        "_on_bug",
         "_parked",
         "_running",
         "_sleep",
@@ -49,12 +54,19 @@ class VcpuThread:
     )  # fmt: skip
 
     def __init__(
-        self, core: Core, *, icount: bool, icount_sleep: bool, on_break: Callable[[], object]
+        self,
+        core: Core,
+        *,
+        icount: bool,
+        icount_sleep: bool,
+        on_break: Callable[[], object],
+        on_bug: Callable[[BaseException], object],
     ) -> None:
         self.core = core
         self.icount = icount
         self._sleep = icount_sleep
         self._on_break = on_break
+        self._on_bug = on_bug
         # Locks serve as binary semaphores: they need no descriptor and their time-outs are precise.
         self._go = _thread.allocate_lock()
         self._parked = _thread.allocate_lock()
@@ -64,6 +76,7 @@ class VcpuThread:
         self._ident = 0
         self._running = False
         self._stop = True
+        self._held = False  # parked for the main loop to act: only resume() lets the harts go on
         self.thread_id = 0  # the host's id of the thread, 0 before the first resume
 
     def resume(self) -> None:
@@ -71,31 +84,36 @@ class VcpuThread:
         if self._running:
             return
         self._running = True
+        self._held = False
         self._stop = False
         if not self._ident:
-            self._ident = _thread.start_new_thread(self._main, ())
+            self._ident = signals.start_thread(self._main)
         self._go.release()
 
     def pause(self) -> None:
         """Park the thread at an instruction boundary and return when it is parked."""
         if not self._running:
             return
-        self.stop_soon()
+        self._ask_to_park()
         self._parked.acquire()
         self._running = False
 
     def parked(self, look: Callable[[], T]) -> T:
-        """Call ``look`` while the harts stand still, and let them go on if they ran."""
+        """Call ``look`` while the harts stand still, and let them go on if they ran and nobody held them."""
         was_running = self._running
         self.pause()
         try:
             return look()
         finally:
-            if was_running:
+            if was_running and not self._held:
                 self.resume()
 
-    def stop_soon(self) -> None:
-        """Make the thread park at the next instruction boundary, without waiting; from any thread."""
+    def hold(self) -> None:
+        """Make the harts park at the next instruction boundary until :meth:`resume`; from the vCPU thread."""
+        self._held = True
+        self._ask_to_park()
+
+    def _ask_to_park(self) -> None:
         self._stop = True
         self.core.kick()
         self.wake()
@@ -117,8 +135,14 @@ class VcpuThread:
         self.thread_id = _thread.get_native_id()
         while True:
             self._go.acquire()
-            while not self._stop:
-                self._turn()
+            try:
+                while not self._stop:
+                    self._turn()
+            except (
+                BaseException
+            ) as e:  # else the thread would end, and pause() would wait for ever
+                self.hold()
+                self._on_bug(e)
             self._parked.release()
 
     def _turn(self) -> None:
@@ -126,8 +150,7 @@ class VcpuThread:
         if reason == EXIT_IDLE:
             self._idle()
         elif reason == EXIT_BREAK:
-            self._stop = True
-            self.core.set_break(_NEVER)
+            self.hold()
             self._on_break()
 
     def _idle(self) -> None:
@@ -141,6 +164,6 @@ class VcpuThread:
             return
         now = self.core.now_ns()
         start = monotonic_ns()
-        self._wake.acquire(timeout=max(0, deadline - now) / 1e9)
+        self._wake.acquire(timeout=min(max(0, deadline - now) / 1e9, _LONGEST_SLEEP_S))
         if self.icount:
             self.core.warp_to(min(deadline, now + monotonic_ns() - start))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _KNOWN_ELSEWHERE: Final = ("tcp", "unix", "vsock", "fd", "exec", "rdma")
 _SUFFIXES: Final = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 MAX_OFFSET: Final = (1 << 63) - 1
+MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
 
 
 class Address:

@@ -12,11 +12,13 @@ from instar._version import VERSION
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
+from instar.migration.channels import MAIN_FD
 from instar.migration.report import Report
 from instar.migration.sections import read_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
     from instar.cpr.carriers import Adopted
@@ -42,7 +44,8 @@ class Incoming:
         self._machine = migration.machine
         self._adopted = adopted
         self._fd = self._open(address)
-        self.report = _inherited_report(adopted)
+        self._built_ns = monotonic_ns()
+        self.report = _inherited_report(adopted, self._built_ns)
         self._loaded: Loaded | None = None
         try:
             self._reader = Reader(self._fd, offset=address.offset)
@@ -52,12 +55,12 @@ class Incoming:
 
     def _open(self, address: Address) -> int:
         if not address.path:
-            fd = -1 if self._adopted is None else self._adopted.fds.take("migration/main", 0)
+            fd = -1 if self._adopted is None else self._adopted.fds.find(*MAIN_FD)
             if fd < 0:
                 raise CommandError(
                     "memfd: no program before this one left its state in a memfd; nothing was loaded"
                 )
-            return fd
+            return os.dup(fd)  # the table's own stays for another try
         try:
             return os.open(address.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as e:
@@ -97,44 +100,50 @@ class Incoming:
                 )
 
     def load(self) -> None:
-        """Load RAM, if it is in the stream, then everything else at once; ends in :meth:`_finish`."""
-        if self._reader.manifest.bulk:
-            views = {backend.id: backend.block.view for backend in self._machine.memory_backends}
-            for backend in self._machine.memory_backends:
-                backend.block.clear()
-            self._reader.load_bulk(views)
-            self._machine.loop.call_soon(self._turn)
-        else:
-            self._finish()
+        """Load RAM, if it is in the stream, then everything else at once; the migration is told how it ended."""
+        self._guarded(self._begin if self._reader.manifest.bulk else self._finish)
+
+    def _guarded(self, work: Callable[[], object]) -> None:
+        """Do a part of the loading; whatever goes wrong in it, the machine is half loaded."""
+        try:
+            work()
+        except Exception as e:
+            os.close(self._fd)
+            self._migration.incoming_failed(e)
+
+    def _begin(self) -> None:
+        views = {backend.id: backend.block.view for backend in self._machine.memory_backends}
+        for backend in self._machine.memory_backends:
+            backend.block.clear()
+        self._reader.load_bulk(views)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._machine.loop.call_soon(lambda: self._guarded(self._turn))
 
     def _turn(self) -> None:
-        try:
-            done = self._reader.step(TURN)
-        except Exception as e:
-            self._migration.incoming_failed(e)
-            return
-        if done:
+        if self._reader.step(TURN):
             self._finish()
         else:
-            self._machine.loop.call_soon(self._turn)
+            self._go_on()
 
     def _finish(self) -> None:
-        start = monotonic_ns()
         if self._loaded is not None:
             with self._machine.lock:
                 self._loaded.apply()
-        os.close(self._fd)
         self.report.new_version = VERSION
         loaded = monotonic_ns()
-        self.report.add_phase("load", start, loaded)
+        self.report.add_phase("load", self._built_ns, loaded)
         self._go(loaded)
         self.report.ended_ns = monotonic_ns()
+        os.close(self._fd)
         self._migration.incoming_done(self.report)
 
     def _go(self, start_ns: int) -> None:
         """Run if it ran, else do what it did."""
         before = self._machine.state.runstate
         if before == "running" and self._machine.autostart:
+            self._machine.take_disks()  # while it can still be said that the migration failed
             self._migration.set_status("completed")
             self._machine.resume()
             self.report.resumed_ns = monotonic_ns()
@@ -149,7 +158,6 @@ _KEPT: Final[tuple[RunState, ...]] = (
     "shutdown",
     "internal-error",
     "io-error",
-    "postmigrate",
 )
 
 
@@ -160,14 +168,14 @@ def _stopped_state(before: str) -> RunState:
     return "paused"
 
 
-def _inherited_report(adopted: Adopted | None) -> Report:
+def _inherited_report(adopted: Adopted | None, built_ns: int) -> Report:
     """Go on with the report of the program before, adding how long it took to get here."""
     if adopted is None:
         return Report("normal", VERSION)
     record = adopted.info.get("report")
     report = Report.from_record(record if isinstance(record, dict) else {})  # pyright: ignore[reportUnknownArgumentType]
-    exec_ns = adopted.info.get("exec-ns")
-    if isinstance(exec_ns, int):
-        report.add_phase("exec", exec_ns, adopted.started_ns)
-    report.add_phase("build", adopted.started_ns, monotonic_ns())
+    if report.phases:
+        _, start_ns, took_ns = report.phases[-1]
+        report.add_phase("exec", start_ns + took_ns, adopted.started_ns)
+    report.add_phase("build", adopted.started_ns, built_ns)
     return report

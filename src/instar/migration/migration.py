@@ -9,10 +9,9 @@ import os
 
 from instar import log
 from instar.cpr.blockers import Blockers
-from instar.cpr.errors import CprError
 from instar.cpr.notifiers import Notifiers
-from instar.errors import CommandError, InstarError
-from instar.migration.channels import resolve
+from instar.errors import CommandError
+from instar.migration.channels import MAIN_FD, resolve
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings
 from instar.migration.sections import RamBox, load_host
@@ -73,10 +72,12 @@ class Migration:
         self.ram_box = RamBox(machine.memory_backends)
         self._on_fatal = on_fatal
         self._outgoing: Outgoing | None = None
-        self._report: Report | None = None
-        self._adopted: Adopted | None = None
+        self.report: Report | None = None  # of the migration that the status tells about
+        self._adopted: Adopted | None = None  # until something came in
+        self._after_incoming: Callable[[], object] | None = None
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
+        machine.events.subscribe(self._on_machine_event)
         for backend in machine.memory_backends:
             if not backend.share:
                 self.blockers.add(RAM_REASON.format(backend.id), *_IN_PLACE)
@@ -121,7 +122,7 @@ class Migration:
             shown["status"] = self.status
         if self.status_machine.error:
             shown["error-desc"] = self.status_machine.error
-        report = self._outgoing.report if self._outgoing is not None else self._report
+        report = self.report
         if report is not None and self.status != "none":
             shown.update(report.info())
             if report.transferred:
@@ -181,6 +182,10 @@ class Migration:
         if self.status_machine.in_progress and self._outgoing is not None:
             self._outgoing.cancel()
 
+    def _on_machine_event(self, name: str, _data: Mapping[str, object]) -> None:
+        if name == "SHUTDOWN" and self.machine.ending:  # nothing half done is left on the host
+            self.cancel()
+
     def continue_(self, state: str) -> None:
         """Go on from ``state`` (only ``pre-switchover`` waits).
 
@@ -224,10 +229,7 @@ class Migration:
         self._waiting = False
         self._exit_on_error = exit_on_error
         self.status_machine.set("active")
-        try:
-            incoming.load()
-        except (InstarError, CprError, OSError) as e:
-            self.incoming_failed(e)
+        incoming.load()
 
     def incoming_failed(self, error: Exception) -> None:
         """End with the machine half loaded: it never ran here and must not."""
@@ -238,9 +240,20 @@ class Migration:
         self._waiting = True
 
     def incoming_done(self, report: Report) -> None:
-        """Keep what is known about the update."""
-        self._report = report
-        self._adopted = None
+        """Keep what is known about the update; what came with it and was for the incoming half alone is dropped."""
+        self.report = report
+        adopted, self._adopted = self._adopted, None
+        if adopted is not None and (fd := adopted.fds.take(*MAIN_FD)) >= 0:
+            os.close(fd)
+        if self._after_incoming is not None:
+            self._after_incoming()
+
+    def after_incoming(self, callback: Callable[[], object]) -> None:
+        """Call ``callback`` when nothing that the program before left is needed any more; now if that is so."""
+        if self._adopted is None:
+            callback()
+        else:
+            self._after_incoming = callback
 
 
 def load_outgoing() -> type[Outgoing]:

@@ -1,7 +1,8 @@
 """The old program's half of a migration: a table of steps, each with its way back.
 
-The table is walked from the main loop, one row a turn, so monitors are served in between; whatever fails, the rows that
-were begun are undone in reverse and the guest goes on. Not on the resume path.
+The table is walked from the main loop, one row a turn, so monitors are served in between, except from the first saved
+state to exec: input taken then would be lost. Whatever fails, the rows that were begun are undone in reverse and the
+guest goes on. Not on the resume path.
 
 Source: own; order of events and texts as QEMU's.
 """
@@ -20,6 +21,7 @@ from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
+from instar.migration.channels import MAIN_FD
 from instar.migration.report import Report
 from instar.migration.sections import host_records, write_sections
 
@@ -37,7 +39,6 @@ TURN: Final = 16 << 20  # bytes written in one turn of the main loop
 SPACE: Final = (
     1 << 20
 )  # bytes a state without RAM may take; asked of the file system before the guest stops
-MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
 
 _BEGIN: Final = (
     Row("prepare", "blockers", "check_blockers"),
@@ -79,7 +80,7 @@ class Outgoing:
         self._fds = migration.fds
         self.report = Report(self._mode, VERSION)
         self.report.began_ns = monotonic_ns()
-        self._run = Run(EXEC if self._mode == "cpr-exec" else NORMAL, self, emit=self._phase)
+        self._run = Run(EXEC if self._leaves else NORMAL, self, emit=self._phase)
 
     def start(self) -> None:
         """Do what is done while the guest runs; the rest follows from the main loop.
@@ -117,11 +118,18 @@ class Outgoing:
     def _turn(self) -> None:
         try:
             status = self._run.advance()
+            while status == "again" and self._migration.status == "device" and self._leaves:
+                status = self._run.advance()
         except Exception as e:
             self._failed(e)
             return
         if status == "again":
             self._machine.loop.call_soon(self._turn)
+
+    @property
+    def _leaves(self) -> bool:
+        """Whether this program is replaced at the end."""
+        return self._mode == "cpr-exec"
 
     def _failed(self, error: Exception) -> None:
         log.release()
@@ -141,7 +149,7 @@ class Outgoing:
 
     def open_target(self) -> None:
         """Pin the program that will be executed."""
-        if self._mode != "cpr-exec":
+        if not self._leaves:
             return
         if not self._command:
             raise CommandError("cpr-exec mode requires setting cpr-exec-command")
@@ -166,6 +174,7 @@ class Outgoing:
 
     def begin_setup(self) -> None:
         """From here on this is a migration that clients see."""
+        self._migration.report = self.report
         self._migration.set_status("setup")
 
     def open_channel(self) -> None:
@@ -221,7 +230,7 @@ class Outgoing:
         self._migration.set_status(
             "cancelled" if self._migration.status == "cancelling" else "failed"
         )
-        if self._before == "running":
+        if self._before == "running" and not self._machine.ending:
             self._machine.resume()
         elif self._before is not None:
             self._machine.set_runstate(self._before)
@@ -277,21 +286,19 @@ class Outgoing:
         """Replace this program; returns only by an exception."""
         if self._target is None:
             return
+        # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
+        self._masked = signals.hold_ending()
+        if signals.told_to_end():  # in this very turn, so the loop did not come to it
+            raise CommandError("a signal told the program to end")
         if not self._address.path:
             self._fds.save(*MAIN_FD, self._channel, kind="memfd", owner="migration")
         self._migration.notifiers.done(self._mode)
         self._carrier = ExecCarrier(self._target, self._command)
-        # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
-        self._masked = signals.hold_ending()
         host = self._migration.host
         host.save_fds(self._fds)
         # In this very turn: nobody reads from a client after its monitor was saved.
         host_state = host_records([self._migration.settings, *host.things()], self._fds)
-        info: Record = {
-            "report": self.report.to_record(),
-            "host": host_state,
-            "exec-ns": monotonic_ns(),
-        }
+        info: Record = {"report": self.report.to_record(), "host": host_state}
         self._carrier.save(self._fds, info)
         self._carrier.execute(os.environ)
 

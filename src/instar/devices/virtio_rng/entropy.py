@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    Post = Callable[[Callable[[], object]], object]
+    WhenRunning = Callable[[Callable[[], object]], object]
 
     class EntropySource(Protocol):
         """Host side of virtio-rng."""
@@ -62,19 +62,20 @@ class FileEntropy:
     Args:
         filename: What to read; a regular file would end or repeat and is refused.
         loop: Tells when there are bytes.
-        post: Runs a call in the main loop with the machine lock held.
+        when_running: Runs a call with the machine lock held, now or once the machine runs; in the main thread. What a
+            stopped machine's RAM holds may have been saved already.
 
     Raises:
         ConfigError: it is neither a character device nor a FIFO.
         HostError: it cannot be opened.
     """
 
-    __slots__ = ("_fd", "_filename", "_loop", "_post", "_waiting")
+    __slots__ = ("_fd", "_filename", "_loop", "_waiting", "_when_running")
 
-    def __init__(self, filename: str, loop: Watcher, post: Post) -> None:
+    def __init__(self, filename: str, loop: Watcher, when_running: WhenRunning) -> None:
         self._filename = filename
         self._loop = loop
-        self._post = post
+        self._when_running = when_running
         self._waiting: Callable[[], object] | None = None
         try:
             self._fd = os.open(filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -122,4 +123,4 @@ class FileEntropy:
         self._loop.unwatch(self._fd)
         callback, self._waiting = self._waiting, None
         if callback is not None:
-            self._post(callback)
+            self._when_running(callback)
