@@ -1,7 +1,7 @@
 """Measure Instar against Debian's QEMU: same kernel, same initrd, same options, sides alternating, one run.
 
 Absolute figures of a shared machine mean little; ratios of neighbouring runs mean something, and the median of several
-more. Nothing is asserted. Usage: ``make bench``, or ``.venv/bin/python tests/bench/bench.py [--rounds N] [--json PATH]``
+more. Nothing is asserted. Usage: ``make bench``, or with tools on PYTHONPATH ``bench.py [--rounds N] [--json PATH]``
 """
 
 from __future__ import annotations
