@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,48 @@ def test_state_file_that_cannot_be_made_is_refused(vm: Vm, uri: str, text: str) 
     reply = vm.qmp.raw("migrate", uri=uri.format(folder=vm.folder))
     assert reply["error"]["desc"].startswith(text.format(folder=vm.folder))
     assert_unharmed(vm, footprint)
+
+
+def test_pipe_as_the_state_file_is_refused_without_waiting_for_its_reader(vm: Vm) -> None:
+    footprint = vm.footprint()
+    pipe = vm.folder / "pipe"
+    os.mkfifo(pipe)
+    text = f"cannot open migration file {pipe}: "
+    reply = vm.qmp.raw("migrate", uri=f"file:{pipe}")
+    assert reply["error"]["desc"] == text + "No such device or address"
+    with open(pipe, "r+b", buffering=0):
+        reply = vm.qmp.raw("migrate", uri=f"file:{pipe}")
+    assert reply["error"]["desc"] == text + "it is a pipe, not a file"
+    pipe.unlink()
+    assert_unharmed(vm, footprint)
+
+
+INCOMING = [
+    ("file:{folder}", "the state cannot be read: Is a directory"),
+    ("file:/proc/self/mem", "the state cannot be read: Input/output error"),
+    ("file:/dev/null", "header: torn, 0 of 20 bytes are there"),
+    ("file:/dev/zero", "header: bad magic 0000000000000000; nothing was loaded"),
+    ("file:{folder}/pipe", "cannot open migration file {folder}/pipe: it is a pipe, not a file"),
+    ("file:a\0b", "migration file 'a\\x00b': not UTF-8, or has NUL"),
+    ("file:a\ud800", "migration file 'a\\ud800': not UTF-8, or has NUL"),
+]
+
+
+def test_state_that_cannot_be_read_is_refused_and_a_right_one_is_still_taken(
+    ticker: Path,
+) -> None:
+    with Vm("-kernel", str(ticker)) as vm:
+        vm.console.wait(b"tick 1")
+        uri = vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
+        os.mkfifo(vm.folder / "pipe")
+        vm.qmp.command("migrate", uri=uri)
+        while vm.qmp.command("query-status")["status"] != "inmigrate":
+            pass
+        for wrong, text in INCOMING:
+            reply = vm.qmp.raw("migrate-incoming", uri=wrong.format(folder=vm.folder))
+            assert reply["error"]["desc"] == text.format(folder=vm.folder)
+        vm.qmp.command("migrate-incoming", uri=uri)
+        vm.console.wait(b"tick", len(vm.console.text))
 
 
 def test_missing_arguments_are_refused(vm: Vm) -> None:

@@ -19,7 +19,12 @@ from struct import Struct
 from zlib import crc32
 
 from instar.cpr.encoding import decode, encode
-from instar.cpr.errors import StateCorruptError, StateInvalidError, StateTooNewError
+from instar.cpr.errors import (
+    DescriptorError,
+    StateCorruptError,
+    StateInvalidError,
+    StateTooNewError,
+)
 from instar.cpr.manifest import MAX_NAME, MAX_OBJECTS, MAX_SECTIONS, Bulk, read_manifest
 
 TYPE_CHECKING = False
@@ -190,6 +195,7 @@ class Reader:
     Raises:
         StateCorruptError: Not a stream, torn or damaged; the text says where.
         StateTooNewError: A format that this program does not know.
+        DescriptorError: The host refused to read, here or later.
     """
 
     def __init__(self, fd: int, *, offset: int = 0) -> None:
@@ -321,10 +327,13 @@ class _Input:
 
     def _read(self, size: int) -> bytes:
         size = min(size, MAX_CHUNK)  # an announced length must not make us reserve memory
-        if self._at < 0:
-            return os.read(self._fd, size)
-        data = os.pread(self._fd, size, self._at)
-        self._at += len(data)
+        try:
+            data = os.read(self._fd, size) if self._at < 0 else os.pread(self._fd, size, self._at)
+        except (OSError, OverflowError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else str(exc)
+            raise DescriptorError(f"the state cannot be read: {why}") from exc
+        if self._at >= 0:
+            self._at += len(data)
         return data
 
 

@@ -5,7 +5,9 @@ Source: QEMU's QAPI reference for MigrationAddress and MigrationChannel; texts a
 
 from __future__ import annotations
 
-from instar.errors import CommandError
+import os
+
+from instar.errors import CommandError, HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 _KNOWN_ELSEWHERE: Final = ("tcp", "unix", "vsock", "fd", "exec", "rdma")
 _SUFFIXES: Final = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 MAX_OFFSET: Final = (1 << 63) - 1
+_S_IFMT: Final = 0o170000
+_S_IFIFO: Final = 0o010000
 MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
 
 
@@ -63,7 +67,31 @@ def parse_uri(uri: str) -> Address:
     path, comma, option = rest.partition(",offset=")
     if not path:
         raise CommandError("file: needs a path")
-    return Address(path, parse_offset(option) if comma else 0)
+    return _file(path, parse_offset(option) if comma else 0)
+
+
+def _file(path: str, offset: int) -> Address:
+    try:
+        usable = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a surrogate pair, from JSON
+        usable = False
+    if not usable:
+        raise CommandError(f"migration file {path!r}: not UTF-8, or has NUL")
+    return Address(path, offset)
+
+
+def open_file(path: str, flags: int) -> int:
+    """Open the file of a main channel; never waits for another program.
+
+    Raises:
+        OSError: The host refused.
+        HostError: It is a pipe: this program would wait in it for the other end, and that one may be itself.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    if os.fstat(fd).st_mode & _S_IFMT == _S_IFIFO:
+        os.close(fd)
+        raise HostError(f"cannot open migration file {path}: it is a pipe, not a file")
+    return fd
 
 
 def parse_offset(text: str) -> int:
@@ -121,7 +149,7 @@ def _parse_address(addr: object) -> Address:
             raise CommandError("Parameter 'filename' is missing")
         if type(offset) is not int or not 0 <= offset <= MAX_OFFSET:
             raise CommandError(f"Parameter 'offset' expects a size, got {offset!r}")
-        return Address(path, offset)
+        return _file(path, offset)
     if transport in ("socket", "exec", "rdma"):
         raise CommandError(
             f"migration transport {transport} is not available in this version, file and memfd are"

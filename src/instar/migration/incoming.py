@@ -12,7 +12,7 @@ from instar._version import VERSION
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
-from instar.migration.channels import MAIN_FD
+from instar.migration.channels import MAIN_FD, open_file
 from instar.migration.report import Report
 from instar.migration.sections import read_sections
 
@@ -62,7 +62,7 @@ class Incoming:
                 )
             return os.dup(fd)  # the table's own stays for another try
         try:
-            return os.open(address.path, os.O_RDONLY | os.O_CLOEXEC)
+            return open_file(address.path, os.O_RDONLY)
         except OSError as e:
             raise HostError(
                 f"cannot open migration file {address.path}: {os.strerror(e.errno or 0)}"

@@ -21,7 +21,7 @@ from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
-from instar.migration.channels import MAIN_FD
+from instar.migration.channels import MAIN_FD, open_file
 from instar.migration.report import Report
 from instar.migration.sections import host_records, write_sections
 
@@ -193,12 +193,11 @@ class Outgoing:
             ) from e
 
     def _open_file(self, path: str) -> None:
-        flags = os.O_WRONLY | os.O_CLOEXEC
         try:
-            self._channel = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+            self._channel = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
             self._created = True
         except FileExistsError:
-            self._channel = os.open(path, flags)
+            self._channel = open_file(path, os.O_WRONLY)
 
     def close_channel(self) -> None:
         """Close the channel and remove a file that this migration made."""
