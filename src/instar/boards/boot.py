@@ -10,6 +10,7 @@ Source: Linux Documentation/arch/riscv/boot-image-header.rst (Image header); ELF
 from __future__ import annotations
 
 import os
+import stat
 import struct
 
 from instar.errors import ConfigError
@@ -173,12 +174,16 @@ def _check_places(request: BootRequest, chunks: list[Chunk]) -> None:
 
 def _file_size(path: str, option: str) -> int:
     try:
-        size = os.stat(path).st_size
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe has no other end
+        found = os.fstat(fd)
+        os.close(fd)
     except OSError as e:
         raise ConfigError(
             f"{option} {path}: {os.strerror(e.errno or 0)}; nothing was started"
         ) from e
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError(f"{option} {path}: is not a regular file; nothing was started")
+    size = found.st_size
     if not 0 < size <= MAX_IMAGE:
         raise ConfigError(
             f"{option} {path}: {size} bytes, allowed 1 to {MAX_IMAGE}; nothing was started"
@@ -218,14 +223,15 @@ def _elf_chunks(path: str, fd: int) -> tuple[int, list[Chunk]]:
         or phnum > _MAX_CHUNKS - 2
     ):
         raise ConfigError(f"-kernel {path}: not a 64-bit RISC-V ELF program; nothing was started")
-    table = os.pread(fd, phentsize * phnum, phoff)
+    size = os.fstat(fd).st_size
+    table = os.pread(fd, phentsize * phnum, min(phoff, size))
     chunks: list[Chunk] = []
     for n in range(len(table) // phentsize):
         kind, _, offset, _, paddr, filesz, memsz, _ = _ELF_SEGMENT.unpack_from(
             table, n * phentsize
         )
         if kind == _PT_LOAD and memsz:
-            if filesz > os.fstat(fd).st_size or memsz > MAX_IMAGE:
+            if offset + filesz > size or memsz > MAX_IMAGE:
                 raise ConfigError(
                     f"-kernel {path}: segment {n} is larger than its file; nothing was started"
                 )

@@ -136,6 +136,34 @@ def test_impossible_kernel_is_refused(tmp_path: Path, kernel: bytes, text: str) 
         load_images(request(tmp_path / "k"), lambda _: b"tree", Table(), share=False)
 
 
+def test_elf_program_that_points_far_outside_its_file_is_refused(tmp_path: Path) -> None:
+    broken = bytearray(elf(0, BASE, b"x", 4))
+    at = int.from_bytes(broken[32:40], "little")  # the segment table
+    broken[at + 8 : at + 16] = b"\xff" * 8  # where the segment is in the file
+    (tmp_path / "k").write_bytes(broken)
+    with pytest.raises(ConfigError, match="larger than its file"):
+        load_images(request(tmp_path / "k"), lambda _: b"tree", Table(), share=False)
+
+
+def test_elf_program_whose_segment_table_is_outside_has_no_segments(tmp_path: Path) -> None:
+    broken = bytearray(elf(0, BASE, b"x", 4))
+    broken[32:40] = b"\xff" * 8
+    (tmp_path / "k").write_bytes(broken)
+    images = load_images(request(tmp_path / "k"), lambda _: b"tree", Table(), share=False)
+    assert images.entry == int.from_bytes(broken[24:32], "little")
+
+
+@pytest.mark.parametrize("option", ["-kernel", "-initrd"])
+def test_folder_or_pipe_is_refused_without_waiting(tmp_path: Path, option: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "k").write_bytes(b"kernel")
+    for wrong in (pipe, tmp_path):
+        asked = {"-kernel": request(wrong), "-initrd": request(tmp_path / "k", wrong)}[option]
+        with pytest.raises(ConfigError, match=f"{option} {wrong}: is not a regular file"):
+            load_images(asked, lambda _: b"tree", Table(), share=False)
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"-kernel .*/no: No such file"):
         load_images(request(tmp_path / "no"), lambda _: b"tree", Table(), share=False)
