@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         def load_state(self, state: Any, /) -> None:  # noqa: ANN401 - each takes its own state_class
             """Take over ``state``.
 
-            An optional ``post_load()`` is called once everything is loaded, to recompute outputs such as interrupts.
+            An optional ``check_against(state)`` was called before anything was loaded: it raises StateError for a state
+            that does not fit this object, and changes nothing. An optional ``post_load()`` is called once everything is
+            loaded, to recompute outputs such as interrupts.
             """
             ...

@@ -122,3 +122,19 @@ def test_guest_with_a_timer_in_the_far_future_can_be_stopped(
         vm.qmp.command("stop")
         vm.qmp.command("quit")
         assert vm.wait_exit() == 0
+
+
+def test_incoming_state_of_another_machine_is_refused_before_anything_is_loaded(
+    ticker: Path, tmp_path: Path
+) -> None:
+    uri = f"file:{tmp_path}/vm.state"
+    with Vm("-kernel", str(ticker)) as vm:
+        vm.console.wait(b"tick 1")
+        vm.qmp.command("migrate", uri=uri)
+        while vm.qmp.command("query-status")["status"] != "postmigrate":
+            pass
+    with Vm("-kernel", str(ticker), "-smp", "2", "-incoming", "defer") as other:
+        for _ in range(2):
+            reply = other.qmp.raw("migrate-incoming", uri=uri)
+            assert reply["error"]["desc"] == "plic.contexts: 2, this machine has 4"
+        assert other.qmp.command("query-status")["status"] == "inmigrate"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.cpr.errors import StateInvalidError
 from instar.cpu.rv64.state import CoreState, HartState
 
 TYPE_CHECKING = False
@@ -47,6 +48,11 @@ class CoreBox:
     def save_state(self) -> CoreState:
         """Return a copy; the harts must be parked."""
         return CoreState(**self._core.save_shared())
+
+    def check_against(self, state: CoreState) -> None:
+        """Refuse the turn of a hart that this core does not have (StateInvalidError)."""
+        if state.turn >= self._core.harts:
+            raise StateInvalidError(f"cpu.turn: {state.turn}, limit {self._core.harts - 1}")
 
     def load_state(self, state: CoreState) -> None:
         """Take over; load this before the harts."""

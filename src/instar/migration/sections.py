@@ -120,10 +120,10 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
         found[section.id] = states.load(
             thing.state_class, section.version, reader.record(section.id), fds=fds
         )
-    for thing in things:
-        ram = found.get(thing.state_id)
-        if isinstance(thing, RamBox) and isinstance(ram, RamState):
-            thing.check_against(ram)
+    for ident, loaded in found.items():
+        check_against: Any = getattr(by_id[ident], "check_against", None)
+        if check_against is not None:
+            check_against(loaded)
     return Loaded([(thing, found[thing.state_id]) for thing in things if thing.state_id in found])
 
 

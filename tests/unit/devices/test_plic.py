@@ -203,7 +203,7 @@ def test_load_midway_goes_on_and_post_load_drives_the_harts(board):
 
 def test_load_for_another_number_of_harts_is_refused(board):
     with pytest.raises(StateInvalidError, match="4, this machine has 2"):
-        Board(2).plic.load_state(board.plic.state)
+        Board(2).plic.check_against(board.plic.state)
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,7 @@ def test_register_access_of_wrong_width_does_nothing(slot, offset, size):
 
 def test_load_of_another_device_is_refused(slot):
     with pytest.raises(StateInvalidError, match="0 queues"):
-        slot.mmio.load_state(VirtioMmioState())
+        slot.mmio.check_against(VirtioMmioState())
 
 
 def test_load_with_a_feature_not_offered_is_refused(slot):
@@ -258,7 +258,7 @@ def test_load_with_a_feature_not_offered_is_refused(slot):
     state = cpr_state.load(VirtioMmioState, 1, cpr_state.save(slot.mmio.state))
     state.features |= 1
     with pytest.raises(StateInvalidError, match="0x1, which this device does not offer"):
-        Slot().mmio.load_state(state)
+        Slot().mmio.check_against(state)
 
 
 def test_load_with_a_queue_too_large_is_refused(slot):
@@ -266,7 +266,7 @@ def test_load_with_a_queue_too_large_is_refused(slot):
     state = cpr_state.load(VirtioMmioState, 1, cpr_state.save(slot.mmio.state))
     state.queues[0].size = 128
     with pytest.raises(StateInvalidError, match="larger than 64"):
-        Slot().mmio.load_state(state)
+        Slot().mmio.check_against(state)
 
 
 @pytest.mark.parametrize("change", [{"status": 4}, {"status": 8, "features": 0}])

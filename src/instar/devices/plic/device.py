@@ -85,16 +85,15 @@ class Plic:
         """Return the live state."""
         return self.state
 
-    def load_state(self, state: PlicState) -> None:
-        """Go on from ``state``.
-
-        Raises:
-            StateInvalidError: It is of a machine with another number of harts; nothing changed.
-        """
+    def check_against(self, state: PlicState) -> None:
+        """Refuse the state of a machine with another number of harts (StateInvalidError)."""
         if state.contexts != self.state.contexts:
             raise StateInvalidError(
                 f"plic.contexts: {state.contexts}, this machine has {self.state.contexts}"
             )
+
+    def load_state(self, state: PlicState) -> None:
+        """Go on from ``state``."""
         self.state = state
 
     def post_load(self) -> None:

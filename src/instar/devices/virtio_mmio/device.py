@@ -118,12 +118,11 @@ class VirtioMmio:
         """Return the live state."""
         return self.state
 
-    def load_state(self, state: VirtioMmioState) -> None:
-        """Go on from ``state``.
+    def check_against(self, state: VirtioMmioState) -> None:
+        """Refuse the state of another device.
 
         Raises:
-            StateInvalidError: it belongs to another device, or the guest uses a feature that this
-                device does not offer; nothing changed.
+            StateInvalidError: it has other queues, or the guest uses a feature that this device does not offer.
         """
         if len(state.queues) != len(self.queues):
             raise StateInvalidError(
@@ -137,6 +136,9 @@ class VirtioMmio:
         limit = self.device.queue_size
         if any(queue.ready and queue.size > limit for queue in state.queues):
             raise StateInvalidError(f"{self.state_id}.queues: a queue is larger than {limit}")
+
+    def load_state(self, state: VirtioMmioState) -> None:
+        """Go on from ``state``."""
         self._adopt(state)
 
     def post_load(self) -> None:
