@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import select
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from time import monotonic_ns
 
 TYPE_CHECKING = False
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Callback = Callable[[], object]
 
+_FEW_TIMERS = 64  # not worth looking for cancelled ones among them
 _MAX_EVENTS = 64  # descriptors served a turn, so that timers are never starved
 
 
@@ -46,6 +47,7 @@ class Loop:
         self._handlers: dict[int, tuple[Callback | None, Callback | None]] = {}
         self._always: set[int] = set()  # regular files: epoll refuses them, they are always ready
         self._timers: list[Timer] = []
+        self._sweep_at = _FEW_TIMERS  # timers at which cancelled ones are dropped
         self._order = 0
         self._soon: list[Callback] = []
         self._running = False
@@ -92,6 +94,10 @@ class Loop:
 
     def call_later(self, delay_ns: int, callback: Callback) -> Timer:
         """Run ``callback`` once, ``delay_ns`` nanoseconds from now (at once if negative)."""
+        if len(self._timers) >= self._sweep_at:
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapify(self._timers)
+            self._sweep_at = max(_FEW_TIMERS, 2 * len(self._timers))
         self._order += 1
         timer = Timer(monotonic_ns() + delay_ns, self._order, callback)
         heappush(self._timers, timer)

@@ -96,3 +96,13 @@ def test_calls_from_many_threads_are_all_made() -> None:
         thread.join()
     loop.turn(0)
     assert len(seen) == 800
+
+
+def test_timers_set_and_cancelled_for_ever_take_no_room() -> None:
+    loop, seen = Loop(), []
+    loop.call_later(0, lambda: seen.append("kept"))
+    for _ in range(10_000):
+        loop.call_later(1 << 60, lambda: seen.append("cancelled")).cancel()
+    assert len(loop._timers) < 200
+    loop.turn(0)
+    assert seen == ["kept"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from instar.loop import Timer
     from instar.machine.machine import Machine
 
     class Line(Protocol):
@@ -131,24 +132,35 @@ class MachineTimers:
     def call_later(self, delay_ns: int, callback: Callable[[], object]) -> DeviceTimer:
         """Call ``callback`` once, ``delay_ns`` of host time from now; from any thread."""
         timer = DeviceTimer(callback)
-        machine, loop = self._machine, self._machine.loop
-        loop.call_threadsafe(
-            lambda: loop.call_later(delay_ns, lambda: machine.when_running(timer.fire))
-        )
+        self._machine.post(lambda: self._start(timer, delay_ns))
         return timer
+
+    def _start(self, timer: DeviceTimer, delay_ns: int) -> None:
+        machine = self._machine
+        if timer.callback is not None:
+            timer.host = machine.loop.call_later(
+                delay_ns, lambda: machine.when_running(timer.fire)
+            )
 
 
 class DeviceTimer:
-    """A pending call."""
+    """A pending call; the machine lock guards it.
 
-    __slots__ = ("callback",)
+    Attributes:
+        host: The main loop's timer for it, once there is one.
+    """
+
+    __slots__ = ("callback", "host")
 
     def __init__(self, callback: Callable[[], object]) -> None:
         self.callback: Callable[[], object] | None = callback
+        self.host: Timer | None = None
 
     def cancel(self) -> None:
-        """Forget the call."""
+        """Forget the call, and its host timer: a guest may set its alarm as often as it likes."""
         self.callback = None
+        if self.host is not None:
+            self.host.cancel()
 
     def fire(self) -> None:
         """Do it, once."""
