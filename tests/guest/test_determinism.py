@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import Vm
+from instar.cpu.rv64.asm import assemble
 
 RTC = ("-rtc", "base=2026-01-01T00:00:00,clock=vm")
 
@@ -64,3 +65,42 @@ def test_linux_updated_at_20_random_instructions_ends_the_same(debian, tmp_path:
     never = run(arguments, 256, end, [])
     assert b"Linux version" in never[2]
     assert run(arguments, 256, end, updates) == never
+
+
+ALARM = """
+    .equ RTC, 0x101000
+    .equ PLIC, 0x0c000000
+    li s1, RTC
+    li t0, PLIC
+    li t1, 1
+    sw t1, 44(t0)           # priority of the RTC's interrupt, 11
+    sw t1, 0x10(s1)         # the RTC's interrupt is enabled
+    li t0, PLIC + 0x2080    # for this hart's supervisor mode
+    li t1, 1 << 11
+    sw t1, 0(t0)
+    lw t2, 0(s1)
+    lw t3, 4(s1)
+    li t4, 50000000         # in 50 ms
+    add t2, t2, t4
+    sw t3, 12(s1)
+    sw t2, 8(s1)
+    li s0, 0
+count:
+    addi s0, s0, 1
+    csrr t0, sip
+    andi t0, t0, 0x200
+    beqz t0, count
+end:
+    j end
+"""
+
+
+def test_alarm_of_the_clock_rings_at_the_same_instruction_with_and_without_updates(
+    tmp_path: Path,
+) -> None:
+    guest = tmp_path / "guest.bin"
+    guest.write_bytes(assemble(ALARM, origin=0x80200000).image)
+    end = 10_000_000  # 80 ms
+    never = run(["-kernel", str(guest)], 64, end, [])
+    assert run(["-kernel", str(guest)], 64, end, []) == never
+    assert run(["-kernel", str(guest)], 64, end, [3_000_000, 6_000_000]) == never

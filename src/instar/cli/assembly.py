@@ -24,6 +24,7 @@ from instar.machine.machine import Machine
 from instar.machine.parts import MemoryBackend, Parts
 from instar.machine.serial import MachineTimers, SerialLine
 from instar.machine.vcpus import VcpuThread
+from instar.machine.virtual_timers import VirtualTimers
 from instar.memory import AddressSpace, BackendSpec, open_backend
 from instar.migration.migration import Migration
 
@@ -114,10 +115,12 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         sstc=config.cpu.sstc,
     )
     space.memory.on_write(core.dma_written)
+    virtual_timers = VirtualTimers(core, machine.lock)
     vcpus = VcpuThread(
         core,
-        icount=config.icount is not None,
+        icount_shift=-1 if config.icount is None else config.icount.shift,
         icount_sleep=config.icount is not None and config.icount.sleep,
+        timers=virtual_timers,
         on_break=machine.on_break,
         on_bug=machine.on_bug,
     )
@@ -126,7 +129,9 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     ports = virt.BoardPorts(
         serial=serial,
         clock=clock,
-        timers=MachineTimers(machine),
+        timers=virtual_timers
+        if config.icount is not None and config.rtc.clock == "vm"
+        else MachineTimers(machine),
         set_irq=vcpus.set_irq,
         poweroff=machine.request_shutdown,
         reset=machine.request_reset,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Final, TypeVar
 
     from instar.cpu.rv64 import Core
+    from instar.machine.virtual_timers import VirtualTimers
 
     T = TypeVar("T")
 
@@ -31,8 +32,9 @@ class VcpuThread:
 
     Args:
         core: The harts.
-        icount: The core's clock counts instructions.
+        icount_shift: The core's clock counts instructions of 2**shift ns; -1: it is the host's.
         icount_sleep: With such a clock: sleep for real while all harts wait (True), or jump to the next timer (False).
+        timers: With such a clock: timers of devices.
         on_break: Called in the vCPU thread when the break count was reached; the thread parks itself.
         on_bug: Called in the vCPU thread with an exception that our own code let through; the thread parks itself.
     """
@@ -45,8 +47,10 @@ class VcpuThread:
         "_on_bug",
         "_parked",
         "_running",
+        "_shift",
         "_sleep",
         "_stop",
+        "_timers",
         "_wake",
         "core",
         "icount",
@@ -57,13 +61,16 @@ class VcpuThread:
         self,
         core: Core,
         *,
-        icount: bool,
+        icount_shift: int,
         icount_sleep: bool,
+        timers: VirtualTimers,
         on_break: Callable[[], object],
         on_bug: Callable[[BaseException], object],
     ) -> None:
         self.core = core
-        self.icount = icount
+        self.icount = icount_shift >= 0
+        self._shift = icount_shift
+        self._timers = timers
         self._sleep = icount_sleep
         self._on_break = on_break
         self._on_bug = on_bug
@@ -146,16 +153,25 @@ class VcpuThread:
             self._parked.release()
 
     def _turn(self) -> None:
-        reason = self.core.run(_NO_LIMIT)
+        at_ns = self._timers.fire()
+        reason = self.core.run(self._instructions_until(at_ns))
         if reason == EXIT_IDLE:
-            self._idle()
+            self._idle(at_ns)
         elif reason == EXIT_BREAK:
             self.hold()
             self._on_break()
 
-    def _idle(self) -> None:
-        """Wait until the first timer, a wake-up, or for ever."""
+    def _instructions_until(self, at_ns: int) -> int:
+        if at_ns == _NEVER:
+            return _NO_LIMIT
+        left_ns = at_ns - self.core.now_ns()
+        return (left_ns + (1 << self._shift) - 1) >> self._shift
+
+    def _idle(self, timer_ns: int) -> None:
+        """Wait until the first timer, of a hart or of a device, a wake-up, or for ever."""
         deadline = self.core.deadline_ns()
+        if deadline == _NEVER or 0 <= timer_ns < deadline:
+            deadline = timer_ns
         if deadline == _NEVER:
             self._wake.acquire()
             return

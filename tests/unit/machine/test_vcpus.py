@@ -8,6 +8,7 @@ import pytest
 
 from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE, EXIT_KICKED
 from instar.machine.vcpus import VcpuThread
+from instar.machine.virtual_timers import VirtualTimers
 
 FURTHEST = ((1 << 64) - 1) // 100 * 100  # ns; the last time at which a guest's timer can fire
 
@@ -41,11 +42,12 @@ class FakeCore:
         """There is no clock."""
 
 
-def start(core: FakeCore, told: list[object], *, icount: bool = False) -> VcpuThread:
+def start(core: FakeCore, told: list[object], *, icount_shift: int = -1) -> VcpuThread:
     vcpus = VcpuThread(
         core,
-        icount=icount,
+        icount_shift=icount_shift,
         icount_sleep=True,
+        timers=VirtualTimers(core, _thread.RLock()),
         on_break=lambda: told.append("break"),
         on_bug=told.append,
     )
@@ -54,10 +56,10 @@ def start(core: FakeCore, told: list[object], *, icount: bool = False) -> VcpuTh
     return vcpus
 
 
-@pytest.mark.parametrize("icount", [False, True])
-def test_pause_while_a_timer_is_further_away_than_the_host_can_wait_returns(icount) -> None:
+@pytest.mark.parametrize("shift", [-1, 3])
+def test_pause_while_a_timer_is_further_away_than_the_host_can_wait_returns(shift) -> None:
     told: list[object] = []
-    vcpus = start(FakeCore(deadline=FURTHEST), told, icount=icount)
+    vcpus = start(FakeCore(deadline=FURTHEST), told, icount_shift=shift)
     vcpus.pause()
     assert told == []
 
@@ -95,16 +97,19 @@ def test_parked_at_a_break_leaves_the_harts_there_until_resume() -> None:
 
 
 def test_parked_after_a_guest_asked_for_a_reset_leaves_the_harts_parked() -> None:
+    asking: list[VcpuThread] = []
+
     def ask() -> int:
-        vcpus.hold()
+        for vcpus in asking:
+            vcpus.hold()
         return EXIT_KICKED
 
     core = FakeCore(ask)
-    vcpus = VcpuThread(
-        core, icount=False, icount_sleep=False, on_break=lambda: None, on_bug=lambda _e: None
-    )
-    vcpus.resume()
-    assert core.ran.acquire(timeout=10)
+    vcpus = start(core, [])
+    asking.append(vcpus)
+    while not vcpus._held:
+        pass
+    runs = core.runs
     vcpus.parked(lambda: None)
     vcpus.pause()
-    assert core.runs == 1
+    assert core.runs == runs
