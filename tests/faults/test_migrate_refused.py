@@ -146,6 +146,24 @@ def test_state_that_cannot_be_read_is_refused_and_a_right_one_is_still_taken(
         vm.console.wait(b"tick", len(vm.console.text))
 
 
+def test_state_cut_short_anywhere_is_refused_and_the_whole_one_is_still_taken(
+    ticker: Path,
+) -> None:
+    with Vm("-kernel", str(ticker)) as vm:
+        vm.console.wait(b"tick 1")
+        uri = vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
+        vm.qmp.command("migrate", uri=uri)
+        while vm.qmp.command("query-status")["status"] != "inmigrate":
+            pass
+        whole = (vm.folder / "vm.state").read_bytes()
+        for length in (*range(0, len(whole), 97), len(whole) - 1):
+            (vm.folder / "part").write_bytes(whole[:length])
+            reply = vm.qmp.raw("migrate-incoming", uri=f"file:{vm.folder}/part")
+            assert " torn, " in reply["error"]["desc"]
+        vm.qmp.command("migrate-incoming", uri=uri)
+        vm.console.wait(b"tick", len(vm.console.text))
+
+
 def test_missing_arguments_are_refused(vm: Vm) -> None:
     footprint = vm.footprint()
     assert vm.qmp.raw("migrate")["error"]["desc"] == "need either 'uri' or 'channels' argument"

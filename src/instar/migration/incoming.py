@@ -85,6 +85,8 @@ class Incoming:
             ]
             fds = None if self._adopted is None else self._adopted.fds
             self._loaded = read_sections(self._reader, things, fds)
+            if not self._reader.manifest.bulk:
+                self._reader.finish()  # the end mark: a state that is cut short is refused as a whole
         except BaseException:
             os.close(self._fd)
             raise
