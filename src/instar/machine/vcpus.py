@@ -40,6 +40,7 @@ class VcpuThread:
     """
 
     __slots__ = (
+        "_begun",
         "_go",
         "_held",
         "_ident",
@@ -78,7 +79,8 @@ class VcpuThread:
         self._go = _thread.allocate_lock()
         self._parked = _thread.allocate_lock()
         self._wake = _thread.allocate_lock()
-        for semaphore in (self._go, self._parked, self._wake):
+        self._begun = _thread.allocate_lock()
+        for semaphore in (self._go, self._begun, self._parked, self._wake):
             semaphore.acquire()
         self._ident = 0
         self._running = False
@@ -87,7 +89,10 @@ class VcpuThread:
         self.thread_id = 0  # the host's id of the thread, 0 before the first resume
 
     def resume(self) -> None:
-        """Let the harts run; already running is fine."""
+        """Let the harts run; already running is fine. The thread has begun when this returns.
+
+        Otherwise it would get the GIL only after what the main thread does next, 5 ms later if that is much.
+        """
         if self._running:
             return
         self._running = True
@@ -96,6 +101,7 @@ class VcpuThread:
         if not self._ident:
             self._ident = signals.start_thread(self._main)
         self._go.release()
+        self._begun.acquire()
 
     def pause(self) -> None:
         """Park the thread at an instruction boundary and return when it is parked."""
@@ -142,6 +148,7 @@ class VcpuThread:
         self.thread_id = _thread.get_native_id()
         while True:
             self._go.acquire()
+            self._begun.release()
             try:
                 while not self._stop:
                     self._turn()
