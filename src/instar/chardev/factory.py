@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from instar.chardev.address import InetAddress, UnixAddress
 from instar.chardev.file import FileChardev
 from instar.chardev.mux import MuxChardev
 from instar.chardev.null import NullChardev
+from instar.chardev.pipe import PipeChardev
+from instar.chardev.pty import PtyChardev
+from instar.chardev.ringbuf import DEFAULT_SIZE, RingChardev
 from instar.chardev.stdio import StdioChardev
 from instar.chardev.unix import SocketChardev
 from instar.errors import ConfigError
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     Options = Mapping[str, object]
 
 
-def create(
+def create(  # noqa: PLR0913 - what a device needs from around it
     kind: str,
     ident: str,
     options: Options,
@@ -27,27 +31,33 @@ def create(
     fds: FdTable,
     *,
     announce: Callable[[str], object] | None = None,
+    resumed: bool = False,
 ) -> Chardev:
     """Return the device, over the descriptors of the program before if ``fds`` has some of its id.
 
     Args:
-        kind: ``stdio``, ``socket``, ``file`` or ``null``.
+        kind: ``file``, ``null``, ``pipe``, ``pty``, ``ringbuf``, ``socket`` or ``stdio``.
         ident: Unique id.
-        options: ``path`` (str), ``server``, ``wait``, ``append``, ``signal``, ``mux`` (bool); those of other kinds are
-            ignored. With ``mux`` the result takes several front ends, see :func:`front_end`.
+        options: ``path`` (str), ``server``, ``wait``, ``append``, ``signal``, ``mux``, ``nodelay`` (bool), ``size``,
+            ``reconnect_ms`` (int); ``host`` (str), ``port`` (int) and ``family`` (any, ipv4, ipv6) of a TCP socket,
+            where ``host`` is what makes it one. Those of other kinds are ignored. With ``mux`` the result takes
+            several front ends, see :func:`front_end`.
         loop: The main loop.
         fds: The table of named descriptors.
-        announce: Told that we block until a client connects (``wait``).
+        announce: Told that we block until a client connects (``wait``), and the name of a new terminal.
+        resumed: There was a program before, which had this device.
 
     Raises:
         ConfigError: Kind or options are impossible.
         HostError: The host refused. In both cases nothing is left behind.
     """
-    device = _create(kind, ident, options, loop, fds)
+    device = _create(kind, ident, options, loop, fds, resumed=resumed)
+    tell = announce or _nobody
     if isinstance(device, SocketChardev) and _on(options, "wait") and not device.adopted:
-        if announce is not None:
-            announce(f"waiting for connection on: {device.filename}")
+        tell(f"waiting for connection on: {device.filename}")
         device.wait_for_client()
+    elif isinstance(device, PtyChardev) and not device.adopted:
+        tell(f"char device redirected to {device.path} (label {ident})")
     return MuxChardev(device, loop) if _on(options, "mux") else device
 
 
@@ -61,20 +71,60 @@ def front_end(device: Chardev, role: str) -> Chardev:
     return device.share(role) if isinstance(device, MuxChardev) else device
 
 
-def _create(kind: str, ident: str, options: Options, loop: Loop, fds: FdTable) -> Chardev:
-    if kind == "null":
-        return NullChardev(ident, loop)
-    if kind == "stdio":
-        return StdioChardev(ident, loop, fds, signal=_on(options, "signal"))
+def _create(
+    kind: str, ident: str, options: Options, loop: Loop, fds: FdTable, *, resumed: bool
+) -> Chardev:
     path = str(options.get("path") or "")
-    if kind == "socket":
-        return SocketChardev(ident, path, loop, fds, server=_on(options, "server"))
-    if kind == "file":
-        return FileChardev(ident, path, loop, fds, append=_on(options, "append"))
-    raise ConfigError(
-        f"chardev {ident}: unknown kind {kind}, allowed are file, null, socket, stdio"
+    makers: dict[str, Callable[[], Chardev]] = {
+        "file": lambda: FileChardev(
+            ident, path, loop, fds, append=resumed or _on(options, "append")
+        ),
+        "null": lambda: NullChardev(ident, loop),
+        "pipe": lambda: PipeChardev(ident, path, loop, fds),
+        "pty": lambda: PtyChardev(ident, loop, fds),
+        "ringbuf": lambda: RingChardev(ident, _number(options, "size") or DEFAULT_SIZE, loop),
+        "socket": lambda: _socket(ident, options, loop, fds, resumed=resumed),
+        "stdio": lambda: StdioChardev(ident, loop, fds, signal=_on(options, "signal")),
+    }
+    if kind not in makers:
+        raise ConfigError(f"chardev {ident}: unknown kind {kind}, allowed are {', '.join(makers)}")
+    return makers[kind]()
+
+
+def _socket(
+    ident: str, options: Options, loop: Loop, fds: FdTable, *, resumed: bool
+) -> SocketChardev:
+    host, family = str(options.get("host") or ""), options.get("family")
+    address = (
+        InetAddress(
+            ident,
+            host,
+            _number(options, "port"),
+            "ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any",
+        )
+        if host
+        else UnixAddress(ident, str(options.get("path") or ""))
+    )
+    return SocketChardev(
+        ident,
+        address,
+        loop,
+        fds,
+        server=_on(options, "server"),
+        nodelay=_on(options, "nodelay"),
+        reconnect_ms=_number(options, "reconnect_ms"),
+        resumed=resumed,
     )
 
 
 def _on(options: Options, name: str) -> bool:
     return bool(options.get(name, False))
+
+
+def _number(options: Options, name: str) -> int:
+    value = options.get(name, 0)
+    return value if isinstance(value, int) else 0
+
+
+def _nobody(_text: str) -> None:
+    """Hear announcements that nobody asked for."""

@@ -12,6 +12,7 @@ MAX_UNSENT: Final = 8 << 20  # bytes; front ends stop writing long before (see C
 MAX_TTY_CHARS: Final = 64  # c_cc has 32 on Linux
 MAX_WAITING: Final = 4096  # bytes; more than a person types while a guest is paused
 MAX_SHARES: Final = 8
+MAX_RING: Final = 8 << 20  # bytes
 
 
 @state("chardev", version=1)
@@ -60,3 +61,10 @@ class MuxState(State):
     focus: int = u(8, "Index of the front end that gets the input.")
     escaped: bool = flag("Ctrl-A was typed; the next byte is a command.")
     shares: list[ShareState] = subs(ShareState, "The front ends, in order.", max=MAX_SHARES)
+
+
+@state("chardev-ringbuf", version=1)
+class RingState(State):
+    """Output kept in memory."""
+
+    content: bytes = blob("The last output that nobody has read.", max=MAX_RING)

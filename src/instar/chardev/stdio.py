@@ -29,11 +29,11 @@ _S_IFMT: Final = 0o170000
 _S_IFREG: Final = 0o100000
 _S_IFCHR: Final = 0o020000
 _S_IFIFO: Final = 0o010000
-_RAW_INPUT: Final = (
+RAW_INPUT: Final = (
     termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
     | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
 )  # fmt: skip
-_RAW_LOCAL: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN
+RAW_LOCAL: Final = termios.ECHO | termios.ECHONL | termios.ICANON | termios.IEXTEN
 
 
 class StdioChardev(FdChardev):
@@ -139,10 +139,10 @@ class StdioChardev(FdChardev):
         before = termios.tcgetattr(self._in_fd)
         self._tty_before = list(before)
         raw = list(before)
-        raw[0] &= ~_RAW_INPUT
+        raw[0] &= ~RAW_INPUT
         raw[1] |= termios.OPOST  # what others print on this terminal still starts at the left
         raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-        raw[3] &= ~(_RAW_LOCAL if signal else _RAW_LOCAL | termios.ISIG)
+        raw[3] &= ~(RAW_LOCAL if signal else RAW_LOCAL | termios.ISIG)
         characters = list(before[6])
         characters[termios.VMIN], characters[termios.VTIME] = 1, 0
         raw[6] = characters

@@ -1,4 +1,7 @@
-"""``socket``: a unix stream socket, listening or connecting; descriptors may come with the input."""
+"""``socket``: a stream socket (unix or TCP), listening or connecting.
+
+Descriptors may come with the input of a unix socket. A client with ``reconnect-ms`` tries again until it is connected.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,20 @@ import sys
 from instar import log
 from instar.chardev.base import FD_OWNER, FdChardev
 from instar.chardev.state import SocketState
-from instar.errors import ConfigError, HostError
+from instar.errors import HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, Final
 
+    from instar.chardev.address import InetAddress, UnixAddress
     from instar.chardev.base import FdTable
     from instar.cpr.state import State
-    from instar.loop import Loop
+    from instar.loop import Loop, Timer
 
-MAX_PATH: Final = 107  # bytes, sun_path without its NUL
+    Address = UnixAddress | InetAddress
+
 MAX_GIFTS: Final = 16  # descriptors of a client that nobody has claimed; more are closed
 _FD_LISTENER: Final = 0
 _FD_CONNECTION: Final = 1
@@ -31,55 +36,70 @@ _INT_SIZE: Final = 4
 # Sockets in use. A socket object that is forgotten closes its descriptor; when a new program fails half way, the
 # program before it needs all of them again, so they are closed on purpose only.
 _in_use: Final[set[_socket.socket]] = set()
-_S_IFMT: Final = 0o170000
-_S_IFSOCK: Final = 0o140000
 
 
 class SocketChardev(FdChardev):
-    """A unix socket: one client at a time, the others wait until it has gone.
+    """A stream socket: one client at a time, the others wait until it has gone.
 
     Args:
         ident: Unique id.
-        path: Of the socket; a server removes a stale one before and its own at exit.
+        address: Where; a server removes a stale socket file before and its own at exit.
         loop: The main loop.
         fds: Descriptors of the program before; those of this id are used as they are.
-        server: Listen; otherwise connect (once).
+        server: Listen; otherwise connect.
+        nodelay: Send small pieces at once (TCP).
+        reconnect_ms: A client that is not connected tries again after so many milliseconds; 0: it connects once.
+        resumed: There was a program before: a client that had lost its connection does not look for it at the start.
 
     Raises:
-        ConfigError: The path cannot be a socket's.
-        HostError: The path is in use or the host refused; nothing was created.
+        ConfigError: The listener of the program before is elsewhere.
+        HostError: The address is in use or the host refused; nothing was created.
     """
 
-    __slots__ = ("_gifts", "_inode", "_listener", "_server", "_sock", "_watched_listener", "path")
+    __slots__ = (
+        "_connecting", "_gifts", "_listener", "_nodelay", "_reconnect_ns", "_server", "_sock", "_timer", "_tries",
+        "_watched_listener", "address",
+    )  # fmt: skip
     state_class: ClassVar[type[State]] = SocketState
 
-    def __init__(self, ident: str, path: str, loop: Loop, fds: FdTable, *, server: bool) -> None:
+    def __init__(  # noqa: PLR0913 - the options of the kind
+        self,
+        ident: str,
+        address: Address,
+        loop: Loop,
+        fds: FdTable,
+        *,
+        server: bool,
+        nodelay: bool = False,
+        reconnect_ms: int = 0,
+        resumed: bool = False,
+    ) -> None:
         super().__init__(ident, loop)
-        if not 0 < len(os.fsencode(path)) <= MAX_PATH:
-            raise ConfigError(
-                f"chardev {ident}: path has {len(os.fsencode(path))} bytes, allowed 1 to {MAX_PATH}"
-            )
-        self.path = path
+        self.address: Address = address
         self._server = server
+        self._nodelay = nodelay
+        self._reconnect_ns = reconnect_ms * 1_000_000
         self._sock: _socket.socket | None = None
         self._listener: _socket.socket | None = None
+        self._connecting: _socket.socket | None = None
+        self._timer: Timer | None = None
+        self._tries = 0
         self._watched_listener = False
-        self._inode = (0, 0)
         self._gifts: list[int] = []
         self.connected = False
         try:
             self._adopt(fds)
             if not self.adopted:
-                self._create()
+                self._create(resumed=resumed)
         except OSError as e:
             verb = "listen on" if server else "connect to"
-            raise HostError(f"chardev {ident}: cannot {verb} {path}: {e.strerror}") from e
+            raise HostError(f"chardev {ident}: cannot {verb} {address}: {e.strerror}") from e
 
     @property
     def filename(self) -> str:
         """What ``query-chardev`` shows."""
         state = "" if self.connected else "disconnected:"
-        return f"{state}unix:{self.path}{',server=on' if self._server else ''}"
+        return f"{state}{self.address.label}{',server=on' if self._server else ''}"
 
     def wait_for_client(self) -> None:
         """Block until somebody has connected (``wait=on``); before the guest starts only."""
@@ -104,6 +124,7 @@ class SocketChardev(FdChardev):
         self.connected = self.adopted = False
         self._event("closed")
         self._rewatch()
+        self._try_later()
 
     def take_gift(self) -> int:
         """Return the oldest descriptor that came with the input (the caller owns it), or -1."""
@@ -125,14 +146,14 @@ class SocketChardev(FdChardev):
             unsent=bytes(self._out),
             connected=self.connected,
             gifts=len(self._gifts),
-            path_device=self._inode[0],
-            path_inode=self._inode[1],
+            path_device=self.address.inode[0],
+            path_inode=self.address.inode[1],
         )
 
     def load_state(self, state: State) -> None:
         """Go on with the connection; a client that has not all of its output yet gets the rest."""
         assert isinstance(state, SocketState)
-        self._inode = (state.path_device, state.path_inode)
+        self.address.inode = (state.path_device, state.path_inode)
         if (state.connected, state.gifts) != (self.connected, len(self._gifts)):
             log.warning(
                 f"chardev {self.id}: its connection did not come along; its client has to connect again"
@@ -141,8 +162,10 @@ class SocketChardev(FdChardev):
             self._restore_unsent(state.unsent)
 
     def close(self) -> None:
-        """Hang up and remove the socket file if it is still the one we made."""
+        """Hang up, try no more, and remove the socket file if it is still the one we made."""
         super().close()
+        self._reconnect_ns = 0
+        self._stop_connecting()
         self._flush_at_exit()
         self.disconnect()
         if self._listener is None:
@@ -150,12 +173,7 @@ class SocketChardev(FdChardev):
         _in_use.discard(self._listener)
         self._listener.close()
         self._listener = None
-        try:
-            info = os.lstat(self.path)
-            if self._inode == (info.st_dev, info.st_ino):
-                os.unlink(self.path)
-        except FileNotFoundError:  # somebody removed it: nothing left to undo
-            pass
+        self.address.remove()
 
     def _adopt(self, fds: FdTable) -> None:
         listener = fds.take(self.state_id, _FD_LISTENER)
@@ -164,11 +182,7 @@ class SocketChardev(FdChardev):
         if listener >= 0:
             self._listener = _socket.socket(fileno=listener)
             _in_use.add(self._listener)
-            bound = self._listener.getsockname()
-            if os.path.abspath(str(bound)) != os.path.abspath(self.path):
-                raise ConfigError(
-                    f"chardev {self.id}: path {self.path} differs from {bound}, where it listens already"
-                )
+            self.address.adopt_listener(self._listener)
         if connection >= 0:
             self._connected(_socket.socket(fileno=connection))
         for index in range(MAX_GIFTS):
@@ -176,32 +190,90 @@ class SocketChardev(FdChardev):
             if gift >= 0:
                 self._gifts.append(gift)
 
-    def _create(self) -> None:
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    def _create(self, *, resumed: bool) -> None:
+        if self._server:
+            self._listener = self.address.listen()
+            self._listener.settimeout(0)
+            _in_use.add(self._listener)
+        elif self._reconnect_ns:
+            self._timer = self._loop.call_later(0, self._try_now)
+        elif not resumed:
+            self._connect_once()
+
+    def _connect_once(self) -> None:
+        """Connect, waiting for the answer; before the guest starts only."""
+        *others, last = self.address.targets()
+        for family, where in others:
+            try:
+                return self._connect_to(family, where)
+            except OSError:  # the next address of the host may answer
+                continue
+        return self._connect_to(*last)
+
+    def _connect_to(self, family: int, where: str | tuple[str, int]) -> None:
+        sock = _socket.socket(family, _socket.SOCK_STREAM)
         try:
-            if self._server:
-                self._listen(sock)
-            else:
-                sock.connect(self.path)
-                self._connected(sock)
+            sock.connect(where)
         except BaseException:
             sock.close()
             raise
+        self._connected(sock)
 
-    def _listen(self, sock: _socket.socket) -> None:
-        _remove_stale(self.path)
-        os.fchmod(sock.fileno(), 0o600)  # Linux gives the file the mode of the unbound socket
-        sock.bind(self.path)
-        info = os.lstat(self.path)
-        self._inode = (info.st_dev, info.st_ino)
-        sock.listen(8)
+    def _try_now(self) -> None:
+        """Begin to connect; the addresses of a host take turns."""
+        self._timer = None
+        try:
+            targets = self.address.targets()
+            family, where = targets[self._tries % len(targets)]
+            sock = _socket.socket(family, _socket.SOCK_STREAM)
+        except OSError:  # name not known now, or out of descriptors
+            self._try_later()
+            return
+        self._tries += 1
         sock.settimeout(0)
-        self._listener = sock
-        _in_use.add(sock)
+        self._connecting = sock
+        error = sock.connect_ex(where)
+        if error == errno.EINPROGRESS:
+            self._loop.watch(sock.fileno(), writable=self._on_answer)
+        else:
+            self._answered(error)
+
+    def _on_answer(self) -> None:
+        assert self._connecting is not None
+        self._loop.unwatch(self._connecting.fileno())
+        self._answered(self._connecting.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR))
+
+    def _answered(self, error: int) -> None:
+        sock, self._connecting = self._connecting, None
+        assert sock is not None
+        if error:
+            sock.close()
+            self._try_later()
+            return
+        self._connected(sock)
+        self._event("opened")
+        self._rewatch()
+
+    def _try_later(self) -> None:
+        if self._reconnect_ns and self._timer is None and not self._server:
+            self._timer = self._loop.call_later(self._reconnect_ns, self._try_now)
+
+    def _stop_connecting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connecting is not None:
+            self._loop.unwatch(self._connecting.fileno())
+            self._connecting.close()
+            self._connecting = None
 
     def _connected(self, sock: _socket.socket) -> None:
         _in_use.add(sock)
         sock.settimeout(0)
+        if sock.family != _socket.AF_UNIX and self._nodelay:
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        if not self._server:
+            self.address.remember(sock)
         self._sock = sock
         self._in_fd = self._out_fd = sock.fileno()
         self.connected = True
@@ -263,24 +335,3 @@ def _accept(listener: _socket.socket) -> int:
     """Return the descriptor of the next connection (what ``socket.accept`` is made of)."""
     accept: Callable[[], tuple[int, object]] = getattr(listener, "_accept")  # noqa: B009 - not in the stubs
     return accept()[0]
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on any more; leave everything else alone."""
-    try:
-        if os.lstat(path).st_mode & _S_IFMT != _S_IFSOCK:
-            raise OSError(errno.EEXIST, "exists and is not a socket")
-    except FileNotFoundError:
-        return
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        probe.settimeout(0)
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    except BlockingIOError:  # its backlog is full: somebody listens
-        pass
-    finally:
-        probe.close()
-    raise OSError(errno.EADDRINUSE, "another program listens on it")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from instar import log
 from instar.block import BlockSpec, open_block
+from instar.block.policy import ErrorPolicy
 from instar.boards import virt
 from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
 from instar.boards.firmware import Firmware
 from instar.boards.virt_fdt import virt_fdt
-from instar.chardev import create, front_end
-from instar.cli.options.config import VirtioBlkConfig
+from instar.chardev import front_end
+from instar.cli.options.config import VirtioBlkConfig, VirtioVsockConfig
 from instar.cli.vm import MonitorSlot, Vm
 from instar.cpu.rv64 import Core, address_of
 from instar.devices.virtio_blk import VirtioBlk
 from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
+from instar.devices.virtio_vsock import VirtioVsock
 from instar.machine.bus import Bus
 from instar.machine.clock import MachineClock
 from instar.machine.cpus import CoreBox, HartBox
@@ -27,6 +30,7 @@ from instar.machine.vcpus import VcpuThread
 from instar.machine.virtual_timers import VirtualTimers
 from instar.memory import AddressSpace, BackendSpec, open_backend
 from instar.migration.migration import Migration
+from instar.vsock import UnixVsock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.block import RawBlock
+    from instar.block.policy import Action
+    from instar.block.request import Op
     from instar.boards.boot import BootImages
     from instar.chardev import Chardev
     from instar.cli.options import Config
@@ -82,10 +88,7 @@ def assemble(
 def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     """Make all character devices and places for monitors; returns what the serial port is connected to."""
     for c in vm.config.chardevs:
-        options = {
-            "path": c.path, "server": c.server, "wait": c.wait, "append": c.append, "signal": c.signal, "mux": c.mux,
-        }  # fmt: skip
-        vm.chardevs[c.id] = create(c.kind, c.id, options, vm.loop, vm.fds, announce=announce)
+        vm.add_chardev(c, announce)
     # First, because what is typed on a shared terminal goes to the first until Ctrl-A c.
     name = vm.config.serial
     console = front_end(vm.chardevs[name], "serial") if name else None
@@ -137,6 +140,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         reset=machine.request_reset,
     )
     virtio, used_by = _make_virtio(vm, disks)
+    retriers = [device for device in virtio.values() if isinstance(device, VirtioBlk)]
     board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds))
     harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
     return Parts(
@@ -146,6 +150,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         drainables=[*disks.values(), serial],
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
+        retriers=retriers,
         stateful=[clock, CoreBox(core), *harts, *board.stateful],
     )
 
@@ -203,7 +208,11 @@ def _make_virtio(
         if isinstance(device, VirtioBlkConfig):
             disk = disks[device.drive]
             devices[device.slot] = VirtioBlk(
-                disk, serial=device.serial, state_id=f"virtio-blk/{name}"
+                disk,
+                serial=device.serial,
+                state_id=f"virtio-blk/{name}",
+                policy=_error_policy(vm.config, device),
+                on_error=_error_reporter(vm.machine, disk.id),
             )
             place = (
                 f"/machine/peripheral/{device.id}"
@@ -211,11 +220,43 @@ def _make_virtio(
                 else f"/machine/peripheral-anon/device[{device.slot}]"
             )
             used_by[device.drive] = f"{place}/virtio-backend"
+        elif isinstance(device, VirtioVsockConfig):
+            sockets = UnixVsock(name, device.uds_path, vm.machine, vm.fds)
+            vm.host_parts.append(sockets)
+            devices[device.slot] = VirtioVsock(
+                sockets, guest_cid=device.guest_cid, state_id=f"virtio-vsock/{name}"
+            )
         else:
             devices[device.slot] = VirtioRng(
                 _make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}"
             )
     return devices, used_by
+
+
+def _error_policy(config: Config, device: VirtioBlkConfig) -> ErrorPolicy:
+    """Return what the device says, or else its drive."""
+    (drive,) = [block for block in config.blocks if block.id == device.drive]
+    return ErrorPolicy(
+        read=drive.rerror if device.rerror == "auto" else device.rerror,
+        write=drive.werror if device.werror == "auto" else device.werror,
+    )
+
+
+def _error_reporter(machine: Machine, disk: str) -> Callable[[Op, int, Action], None]:
+    """Return what tells the machine and its monitors of a failed request."""
+
+    def report(op: Op, error: int, action: Action) -> None:
+        event = {
+            "device": disk,
+            "node-name": disk,
+            "operation": "read" if op == "read" else "write",
+            "action": action,
+            "nospace": error == errno.ENOSPC,
+            "reason": os.strerror(error),
+        }
+        machine.io_error(event, stop=action == "stop")
+
+    return report
 
 
 def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:

@@ -67,7 +67,7 @@ def _run(config: Config, adopted: Adopted | None) -> int:
         loop.quit()
 
     fds = Fds() if adopted is None else adopted.fds
-    vm = Vm(loop, fds, config)
+    vm = Vm(loop, fds, config, resumed=adopted is not None)
     try:
         assemble(vm, announce=_announce, on_fatal=on_fatal)
         vm.machine.events.hold()  # until there are monitors
@@ -115,6 +115,8 @@ def _close(vm: Vm) -> None:
             slot.monitor.close()
     for device in vm.chardevs.values():
         device.close()
+    for part in vm.host_parts:
+        part.close()
     if vm.config.pidfile:
         try:
             os.unlink(vm.config.pidfile)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import gc
 
 from instar import log
+from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import ClassVar
 
     from instar.chardev import Chardev
-    from instar.cli.options import Config, MonitorConfig
+    from instar.cli.options import ChardevConfig, Config, MonitorConfig
     from instar.cpr.carriers import Adopted
     from instar.cpr.fds import Fds
     from instar.cpr.state import State
@@ -50,23 +51,60 @@ class MonitorSlot:
         self.state = state
 
 
-class Vm:
-    """The parts of the program that monitors may act on (their ``Context``) and that an update carries (``Host``)."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-    def __init__(self, loop: Loop, fds: Fds, config: Config) -> None:
+    class HostPart(Stateful, Protocol):
+        """The host's side of a device, with descriptors that it names itself."""
+
+        def close(self) -> None:
+            """Leave the host as it was found."""
+            ...
+
+
+class Vm:
+    """The parts of the program that monitors may act on (their ``Context``) and that an update carries (``Host``).
+
+    Args:
+        loop: The main loop.
+        fds: Named descriptors, those of the program before among them.
+        config: What the command line means.
+        resumed: There was a program before.
+    """
+
+    def __init__(self, loop: Loop, fds: Fds, config: Config, *, resumed: bool = False) -> None:
+        self.resumed = resumed
         self.loop = loop
         self.fds = fds
         self.config = config
         self.chardevs: dict[str, Chardev] = {}
         self.named_fds = NamedFdTable(fds)
         self.monitor_slots: list[MonitorSlot] = []
+        self.host_parts: list[HostPart] = []
         self.machine: Machine
         self.migration: Migration
+
+    def add_chardev(self, config: ChardevConfig, announce: Callable[[str], object]) -> None:
+        """Make a character device of the command line.
+
+        Raises:
+            ConfigError: it is impossible.
+            HostError: the host refused; in both cases nothing is left behind.
+        """
+        self.chardevs[config.id] = create(
+            config.kind,
+            config.id,
+            config.options(),
+            self.loop,
+            self.fds,
+            announce=announce,
+            resumed=self.resumed,
+        )
 
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
         chardevs = [part for device in self.chardevs.values() for part in device.parts()]
-        return [*chardevs, *self.monitor_slots]
+        return [*chardevs, *self.host_parts, *self.monitor_slots]
 
     def save_fds(self, fds: Fds) -> None:
         """Name the descriptors of character devices; the other owners name theirs when they open them."""

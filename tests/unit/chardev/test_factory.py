@@ -16,9 +16,10 @@ def make(kind, **options):
 
 def test_unknown_kind_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match="unknown kind pty, allowed are file, null, socket, stdio"
+        ConfigError,
+        match="unknown kind tape, allowed are file, null, pipe, pty, ringbuf, socket, stdio",
     ):
-        make("pty")
+        make("tape")
 
 
 @pytest.mark.parametrize("path", ["", "x" * 108])

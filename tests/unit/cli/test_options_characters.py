@@ -107,6 +107,55 @@ def test_chardev_that_nobody_uses_is_a_warning() -> None:
     assert config("-chardev null,id=c").warnings == ["chardev 'c' is used by nothing"]
 
 
+def chardev(line: str) -> ChardevConfig:
+    return config(line).chardevs[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("-serial pty -monitor none", ChardevConfig(kind="pty", ident="serial0")),
+        ("-serial pipe:/p,x", ChardevConfig(kind="pipe", ident="serial0", path="/p,x")),
+        (
+            "-serial tcp::4444,server=on,wait=off,nodelay=on",
+            ChardevConfig(
+                kind="socket",
+                ident="serial0",
+                host="localhost",
+                port=4444,
+                server=True,
+                nodelay=True,
+            ),
+        ),
+        (
+            "-serial tcp:[::1]:1,reconnect-ms=50",
+            ChardevConfig(kind="socket", ident="serial0", host="::1", port=1, reconnect_ms=50),
+        ),
+        (
+            "-serial unix:/s,reconnect-ms=50",
+            ChardevConfig(kind="socket", ident="serial0", path="/s", reconnect_ms=50),
+        ),
+        (
+            "-chardev socket,id=c,host=h,port=1,ipv4=on",
+            ChardevConfig(kind="socket", ident="c", host="h", port=1, family="ipv4"),
+        ),
+        (
+            "-chardev socket,id=c,host=h,port=1,ipv4=off",
+            ChardevConfig(kind="socket", ident="c", host="h", port=1, family="ipv6"),
+        ),
+        (
+            "-chardev socket,id=c,host=h,port=1,ipv4=on,ipv6=on",
+            ChardevConfig(kind="socket", ident="c", host="h", port=1),
+        ),
+        ("-chardev ringbuf,id=c", ChardevConfig(kind="ringbuf", ident="c", size=65536)),
+        ("-chardev ringbuf,id=c,size=1M", ChardevConfig(kind="ringbuf", ident="c", size=1 << 20)),
+        ("-chardev pipe,id=c,path=/p", ChardevConfig(kind="pipe", ident="c", path="/p")),
+    ],
+)
+def test_kinds_of_character_devices(line: str, expected: ChardevConfig) -> None:
+    assert chardev(line) == expected
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -120,13 +169,21 @@ def test_chardev_that_nobody_uses_is_a_warning() -> None:
         ("-serial null -serial null", "-serial was given 2 times; the board has one serial port"),
         ("-serial vc", "-serial 'vc' is not known; allowed are stdio"),
         ("-serial mon:none", "not known"),
+        ("-serial tcp:4444", "HOST:PORT is needed"),
+        ("-serial tcp:h:99999", "port"),
+        ("-serial tcp:h:1,path=/x", "only ipv4=, ipv6=, nodelay=, reconnect-ms=, server=, wait="),
+        ("-serial tcp:h:0", "port=0 is for server=on"),
+        ("-chardev socket,id=c,path=/x,nodelay=on", "nodelay= is for TCP"),
+        ("-chardev socket,id=c,path=/x,server=on,reconnect-ms=5", "is for clients"),
+        ("-chardev socket,id=c,port=1,ipv4=off,ipv6=off", "leave no addresses"),
+        ("-chardev ringbuf,id=c,size=3", "size=3 is not a power of 2"),
         ("-serial unix:", "not known"),
         ("-monitor mon:stdio", "belongs to -serial"),
         ("-monitor unix:/m,srever=on", "-monitor 'unix:/m,srever=on': -chardev socket has no key"),
-        ("-monitor unix:/m,id=x", "only server= and wait= may follow the path"),
-        ("-monitor unix:/m,help", "only server= and wait= may follow the path"),
+        ("-monitor unix:/m,id=x", "only reconnect-ms=, server=, wait= may follow"),
+        ("-monitor unix:/m,help", "only reconnect-ms=, server=, wait= may follow"),
         ("-monitor unix:/m,wait=off", "wait= needs server=on"),
-        ("-chardev socket,id=c", "-chardev socket needs path="),
+        ("-chardev socket,id=c", "path= .unix. or port= .TCP. is needed"),
         ("-chardev socket,id=c,path=" + "x" * 108, "allowed is a text of 1 to 107 bytes"),
         ("-chardev null,id=c,mux=on -mon c,id=m -mon c,id=m", "two monitors have the id 'm'"),
         ("-chardev null,id=c -mon c,pretty=on", "pretty=on is for mode=control only"),

@@ -10,11 +10,16 @@ from instar.units import shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from instar.cli.options.config import ChardevKind, Config, MonitorMode
+    from instar.cli.options.config import AddressFamily, ChardevKind, Config, MonitorMode
     from instar.cli.options.grammar import Given
 
 MAX_FRONT_ENDS = 4  # of one mux, as QEMU
-_FORMS = "stdio, unix:PATH,server=on,wait=off, file:PATH, null, none, chardev:ID, or mon: and one of them"
+_FORMS = (
+    "stdio, unix:PATH,server=on,wait=off, tcp:HOST:PORT,server=on,wait=off, pty, pipe:PATH, file:PATH, null, none, "
+    "chardev:ID, or mon: and one of them"
+)
+_RING_SIZE = 65536  # bytes
+_TCP_ONLY = ("host", "port", "ipv4", "ipv6", "nodelay")
 
 
 class Characters:
@@ -177,46 +182,118 @@ def _mode(text: str) -> MonitorMode:
     return "control" if text == "control" else "readline"
 
 
+def read_chardev(argument: str, warnings: list[str]) -> ChardevConfig:
+    """Return what the argument of ``-chardev`` means.
+
+    Args:
+        argument: ``KIND,id=ID,...``.
+        warnings: Gets a sentence for what is odd.
+
+    Raises:
+        ConfigError: an unknown kind or key, a bad value, no id.
+    """
+    values = Values(BY_NAME["chardev"])
+    if read_keys(values, argument, warnings) or not values.text("id"):
+        raise ConfigError(f"-chardev {shorten(argument)}: a kind and an id are needed")
+    return _chardev(values)
+
+
 def _chardev(values: Values) -> ChardevConfig:
     kind = _kind(values.variant)
-    server = values.flag("server", default=False)
-    if kind == "socket" and not server and "wait" in values.given:
-        raise ConfigError("-chardev socket: wait= needs server=on")
-    return ChardevConfig(
+    chardev = ChardevConfig(
         kind=kind,
         ident=values.text("id"),
         path=values.text("path"),
-        server=server,
-        wait=server and values.flag("wait", default=True),
         append=values.flag("append", default=False),
         signal=kind == "stdio" and values.flag("signal", default=True),
         mux=values.flag("mux", default=False),
     )
+    if kind == "ringbuf":
+        chardev.size = values.number("size", _RING_SIZE)
+        if chardev.size.bit_count() != 1:
+            raise ConfigError(f"-chardev ringbuf: size={chardev.size} is not a power of 2")
+    if kind == "socket":
+        _read_socket(values, chardev)
+    return chardev
+
+
+def _read_socket(values: Values, chardev: ChardevConfig) -> None:
+    """Fill in what a socket has beside; check what goes together."""
+    chardev.server = values.flag("server", default=False)
+    chardev.wait = chardev.server and values.flag("wait", default=True)
+    chardev.reconnect_ms = values.number("reconnect-ms", 0)
+    if not chardev.server and "wait" in values.given:
+        raise ConfigError("-chardev socket: wait= needs server=on")
+    if chardev.server and chardev.reconnect_ms:
+        raise ConfigError("-chardev socket: reconnect-ms= is for clients, not for server=on")
+    tcp = [name for name in _TCP_ONLY if name in values.given]
+    if chardev.path and tcp:
+        raise ConfigError(f"-chardev socket: {tcp[0]}= is for TCP, path= for a unix socket")
+    if chardev.path:
+        return
+    if "port" not in values.given:
+        raise ConfigError("-chardev socket: path= (unix) or port= (TCP) is needed")
+    chardev.port = values.number("port", 0)
+    if not chardev.port and not chardev.server:
+        raise ConfigError("-chardev socket: port=0 is for server=on")
+    chardev.host = values.text("host") or "localhost"
+    chardev.nodelay = values.flag("nodelay", default=False)
+    chardev.family = _family(values)
+
+
+def _family(values: Values) -> AddressFamily:
+    """Return which addresses count: naming one family alone means that one, as with QEMU."""
+    ipv4 = values.flag("ipv4", default=not values.flag("ipv6", default=False))
+    ipv6 = values.flag("ipv6", default=not values.flag("ipv4", default=False))
+    if not (ipv4 or ipv6):
+        raise ConfigError("-chardev socket: ipv4=off and ipv6=off leave no addresses")
+    return "any" if ipv4 == ipv6 else "ipv4" if ipv4 else "ipv6"
 
 
 def _kind(text: str) -> ChardevKind:
-    kinds: tuple[ChardevKind, ...] = ("null", "stdio", "socket", "file")
+    kinds: tuple[ChardevKind, ...] = (
+        "null", "stdio", "socket", "file", "pty", "pipe", "ringbuf",
+    )  # fmt: skip
     return next(kind for kind in kinds if kind == text)
 
 
 def _short_form(what: str, word: str, ident: str, warnings: list[str]) -> ChardevConfig:
     """Return the chardev that QEMU's short form ``word`` stands for."""
-    if word in {"stdio", "null"}:
+    if word in {"stdio", "null", "pty"}:
         return ChardevConfig(kind=_kind(word), ident=ident, signal=word == "stdio")
     scheme, colon, rest = word.partition(":")
-    if colon and rest and scheme == "file":
-        return ChardevConfig(kind="file", ident=ident, path=rest)  # commas and all
+    if colon and rest and scheme in {"file", "pipe"}:
+        return ChardevConfig(kind=_kind(scheme), ident=ident, path=rest)  # commas and all
     if colon and rest and scheme == "unix":
-        return _unix_form(f"{what} {shorten(word)}", rest, ident, warnings)
+        keys, allowed = f"path={rest}", {"path", "server", "wait", "reconnect-ms"}
+        return _socket_form(f"{what} {shorten(word)}", keys, allowed, ident, warnings)
+    if colon and rest and scheme == "tcp":
+        keys = _tcp_keys(f"{what} {shorten(word)}", rest)
+        allowed = {*_TCP_ONLY, "server", "wait", "reconnect-ms"}
+        return _socket_form(f"{what} {shorten(word)}", keys, allowed, ident, warnings)
     raise ConfigError(f"{what} {shorten(word)} is not known; allowed are {_FORMS}")
 
 
-def _unix_form(what: str, rest: str, ident: str, warnings: list[str]) -> ChardevConfig:
+def _tcp_keys(what: str, rest: str) -> str:
+    """Turn ``HOST:PORT,...`` into keys; an IPv6 address is in brackets."""
+    where, comma, options = rest.partition(",")
+    host, colon, port = where.rpartition(":")
+    if not colon or not port:
+        raise ConfigError(f"{what}: HOST:PORT is needed")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    return f"host={host},port={port}{comma}{options}"
+
+
+def _socket_form(
+    what: str, keys: str, allowed: set[str], ident: str, warnings: list[str]
+) -> ChardevConfig:
     values = Values(BY_NAME["chardev"])
     try:
-        asks_help = read_keys(values, f"socket,id={ident},path={rest}", warnings)
+        asks_help = read_keys(values, f"socket,id={ident},{keys}", warnings)
     except ConfigError as e:
         raise ConfigError(f"{what}: {e}") from e
-    if asks_help or values.text("id") != ident:
-        raise ConfigError(f"{what}: only server= and wait= may follow the path")
+    if asks_help or values.text("id") != ident or values.given.keys() - allowed - {"id"}:
+        names = ", ".join(f"{name}=" for name in sorted(allowed - {"path", "host", "port"}))
+        raise ConfigError(f"{what}: only {names} may follow")
     return _chardev(values)

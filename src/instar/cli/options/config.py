@@ -10,10 +10,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Literal
 
+    from instar.block.policy import ReadRule, WriteRule
+
     BackendKind = Literal["memfd", "ram", "file"]
     RngKind = Literal["builtin", "random"]
     BlockKind = Literal["drive", "blockdev"]
-    ChardevKind = Literal["null", "stdio", "socket", "file"]
+    ChardevKind = Literal["null", "stdio", "socket", "file", "pty", "pipe", "ringbuf"]
+    AddressFamily = Literal["any", "ipv4", "ipv6"]
     MonitorMode = Literal["readline", "control"]
     RtcBase = Literal["utc", "localtime", "fixed"]
     RtcClock = Literal["host", "vm"]
@@ -131,9 +134,9 @@ class RngConfig(Record):
 class BlockConfig(Record):
     """``-drive`` or ``-blockdev``: one raw image file."""
 
-    __slots__ = ("discard", "filename", "id", "kind", "read_only")
+    __slots__ = ("discard", "filename", "id", "kind", "read_only", "rerror", "werror")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a field
         self,
         *,
         kind: BlockKind,
@@ -141,25 +144,40 @@ class BlockConfig(Record):
         filename: str,
         read_only: bool = False,
         discard: bool = False,
+        rerror: ReadRule = "report",
+        werror: WriteRule = "enospc",
     ) -> None:
         self.kind = kind
         self.id = ident
         self.filename = filename
         self.read_only = read_only
         self.discard = discard  # pass the guest's discards on to the file
+        self.rerror: ReadRule = rerror  # for a device that does not say itself
+        self.werror: WriteRule = werror
 
 
 class VirtioBlkConfig(Record):
     """``-device virtio-blk-device``."""
 
-    __slots__ = ("drive", "id", "serial", "slot")
+    __slots__ = ("drive", "id", "rerror", "serial", "slot", "werror")
     driver: ClassVar[str] = "virtio-blk-device"
 
-    def __init__(self, *, slot: int, drive: str, ident: str = "", serial: str = "") -> None:
+    def __init__(  # noqa: PLR0913 - one argument a field
+        self,
+        *,
+        slot: int,
+        drive: str,
+        ident: str = "",
+        serial: str = "",
+        rerror: ReadRule | Literal["auto"] = "auto",
+        werror: WriteRule | Literal["auto"] = "auto",
+    ) -> None:
         self.slot = slot  # 0 to 7
         self.drive = drive  # id of a BlockConfig
         self.id = ident
         self.serial = serial  # at most 20 bytes of ASCII
+        self.rerror = rerror  # auto: as the drive says
+        self.werror = werror
 
 
 class VirtioRngConfig(Record):
@@ -174,14 +192,54 @@ class VirtioRngConfig(Record):
         self.id = ident
 
 
+class VirtioVsockConfig(Record):
+    """``-device virtio-vsock-device``."""
+
+    __slots__ = ("guest_cid", "id", "slot", "uds_path")
+    driver: ClassVar[str] = "virtio-vsock-device"
+
+    def __init__(self, *, slot: int, guest_cid: int, uds_path: str, ident: str = "") -> None:
+        self.slot = slot
+        self.guest_cid = guest_cid  # 3 to 2**32 - 2
+        self.uds_path = uds_path  # unix socket; those of the host's ports have _PORT behind
+        self.id = ident
+
+
+class VirtioNetConfig(Record):
+    """``-device virtio-net-device``."""
+
+    __slots__ = ("id", "mac", "netdev", "slot")
+    driver: ClassVar[str] = "virtio-net-device"
+
+    def __init__(self, *, slot: int, netdev: str, mac: str = "", ident: str = "") -> None:
+        self.slot = slot
+        self.netdev = netdev  # id of a NetdevConfig
+        self.mac = mac  # lower case with colons; "" only until all cards are known
+        self.id = ident
+
+
+class NetdevConfig(Record):
+    """``-netdev``."""
+
+    __slots__ = ("id", "kind", "options")
+
+    def __init__(self, *, kind: str, ident: str, options: dict[str, str]) -> None:
+        self.kind = kind  # tap, stream or dgram
+        self.id = ident
+        self.options = options  # key to value as on the command line, checked
+
+
 if TYPE_CHECKING:
-    DeviceConfig = VirtioBlkConfig | VirtioRngConfig
+    DeviceConfig = VirtioBlkConfig | VirtioRngConfig | VirtioVsockConfig | VirtioNetConfig
 
 
 class ChardevConfig(Record):
     """``-chardev``, or what ``-serial``, ``-monitor`` and ``-qmp`` make of their short forms."""
 
-    __slots__ = ("append", "id", "kind", "mux", "path", "server", "signal", "wait")
+    __slots__ = (
+        "append", "family", "host", "id", "kind", "mux", "nodelay", "path", "port", "reconnect_ms", "server", "signal",
+        "size", "wait",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one argument a field
         self,
@@ -194,15 +252,32 @@ class ChardevConfig(Record):
         append: bool = False,
         signal: bool = False,
         mux: bool = False,
+        host: str = "",
+        port: int = 0,
+        family: AddressFamily = "any",
+        nodelay: bool = False,
+        reconnect_ms: int = 0,
+        size: int = 0,
     ) -> None:
         self.kind = kind
         self.id = ident
-        self.path = path  # socket and file
+        self.path = path  # unix socket, file and pipe
         self.server = server  # socket: listen
         self.wait = wait  # socket, listening: do not start before somebody connected
         self.append = append  # file: keep what is in it
         self.signal = signal  # stdio: Ctrl-C interrupts the monitor, not the guest
         self.mux = mux  # several front ends share it, Ctrl-A c switches
+        self.host = host  # TCP socket; "" is a unix socket
+        self.port = port
+        self.family: AddressFamily = family  # TCP socket: which addresses of the host are taken
+        self.nodelay = nodelay  # TCP socket: small pieces are sent at once
+        self.reconnect_ms = reconnect_ms  # client: tries again after so long; 0: connects once
+        self.size = size  # ringbuf: bytes
+
+    def options(self) -> dict[str, object]:
+        """Return what ``instar.chardev.create`` takes."""
+        names = [name for name in self.__slots__ if name not in {"id", "kind"}]
+        return {name: getattr(self, name) for name in names}
 
 
 class MonitorConfig(Record):
@@ -250,7 +325,7 @@ class Config(Record):
 
     __slots__ = (
         "accel", "append", "blocks", "chardevs", "cpu", "devices", "icount", "incoming", "initrd",
-        "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "no_reboot",
+        "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs", "no_reboot",
         "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
         "start_paused", "uuid", "warnings",
     )  # fmt: skip
@@ -271,6 +346,7 @@ class Config(Record):
         self.initrd = ""
         self.append = ""
         self.blocks: list[BlockConfig] = []
+        self.netdevs: list[NetdevConfig] = []
         self.devices: list[DeviceConfig] = []  # slots are all different
         self.chardevs: list[ChardevConfig] = []  # implicit ones have QEMU's names, serial0 ...
         self.serial = ""  # chardev id; "" is a UART that nobody listens to

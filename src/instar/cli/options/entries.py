@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import BOARDS, MAX_CPUS
+from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
 
 _MIN_RAM = 1 << 20
 _MAX_RAM = 1 << 40
+MAX_RECONNECT_MS = 3_600_000
 ACCELERATORS = ("interpreter", "tcg")
 
 
@@ -35,6 +38,12 @@ _READ_ONLY = "the guest cannot write"
 _DISCARD = Key(
     "discard", "choice", "what the guest's discards do to the file",
     choices=("ignore", "off", "unmap", "on"), default="ignore",
+)  # fmt: skip
+_ERROR_RULES = (
+    Key("rerror", "choice", "after a failed read: tell the guest, say nothing, or stop and try again on cont",
+        choices=READ_RULES, default="report"),
+    Key("werror", "choice", "after any other failed request; enospc: stop if the host is full, else report",
+        choices=WRITE_RULES, default="enospc"),
 )  # fmt: skip
 
 MACHINE_OPTIONS = (
@@ -162,6 +171,7 @@ BACKEND_OPTIONS = (
             Key("cache", "choice", "the host caches, the guest's flush reaches the disk",
                 choices=("writeback",), default="writeback"),
             _DISCARD,
+            *_ERROR_RULES,
         ),
     ),
     Option("blockdev", "typed", "a disk image in block graph terms", group="Back ends",
@@ -183,6 +193,7 @@ BACKEND_OPTIONS = (
             ),
         },
     ),
+    NETDEV_OPTION,
     Option("device", "typed", "a device of the guest", group="Back ends",
         metavar="[driver=]DRIVER", repeat="list", implied="driver", json=True,
         variants={
@@ -190,10 +201,23 @@ BACKEND_OPTIONS = (
                 _ref("drive", "a -drive or -blockdev", required=True),
                 _id("device", required=False),
                 Key("serial", "text", "serial number the guest reads, ASCII", high=20),
+                Key("rerror", "choice", "as rerror= of -drive; auto is what that says",
+                    choices=("auto", *READ_RULES), default="auto"),
+                Key("werror", "choice", "as werror= of -drive; auto is what that says",
+                    choices=("auto", *WRITE_RULES), default="auto"),
                 _BUS,
             ),
+            "virtio-net-device": (*NET_DEVICE_KEYS, _id("device", required=False), _BUS),
             "virtio-rng-device": (
                 _ref("rng", "an -object rng-*", default="built in"),
+                _id("device", required=False),
+                _BUS,
+            ),
+            "virtio-vsock-device": (
+                Key("guest-cid", "int", "the guest's address", low=3, high=0xFFFF_FFFE, required=True),
+                Key("uds-path", "text",
+                    "unix socket where programs of the host send CONNECT PORT and a newline; the guest reaches host "
+                    "port P at UDS-PATH_P", low=1, high=96, required=True),
                 _id("device", required=False),
                 _BUS,
             ),
@@ -210,18 +234,31 @@ CHARACTER_OPTIONS = (
             "stdio": (_id("chardev"),
                 Key("signal", "flag", "Ctrl-C interrupts the monitor, not the guest", default="on"),
                 _MUX),
-            "socket": (_id("chardev"), Key("path", "text", "unix socket", low=1, high=107, required=True),
+            "socket": (_id("chardev"),
+                Key("path", "text", "unix socket (or give port)", low=1, high=107),
+                Key("host", "text", "name or address for TCP", low=0, high=255, default="localhost"),
+                Key("port", "int", "TCP port; 0: any that is free", high=65535),
+                Key("ipv4", "flag", "take IPv4 addresses of the host", default="on, off if ipv6=on alone is given"),
+                Key("ipv6", "flag", "take IPv6 addresses of the host", default="on, off if ipv4=on alone is given"),
+                Key("nodelay", "flag", "TCP: send small pieces at once", default="off"),
                 Key("server", "flag", "listen there", default="off"),
                 Key("wait", "flag", "do not start before somebody connected (with server=on)",
                     default="on"),
+                Key("reconnect-ms", "int", "a client tries again after so many ms; 0: it connects once",
+                    high=MAX_RECONNECT_MS, default="0"),
                 _MUX),
+            "pty": (_id("chardev"), _MUX),
+            "pipe": (_id("chardev"), _path("path", "named pipes PATH.in and PATH.out, or one for both"), _MUX),
+            "ringbuf": (_id("chardev"),
+                Key("size", "size", "bytes kept, a power of 2", low=1, high=8 << 20, default="64K"), _MUX),
             "file": (_id("chardev"), _path("path", "file to write"),
                 Key("append", "flag", "keep what is in the file", default="off"), _MUX),
         },
     ),
     Option("serial", "text",
         "the guest's serial port: stdio, mon:stdio (shared with the monitor), "
-        "unix:PATH,server=on,wait=off, file:PATH, null, none or chardev:ID",
+        "unix:PATH,server=on,wait=off, tcp:HOST:PORT,server=on,wait=off, pty, pipe:PATH, file:PATH, null, none "
+        "or chardev:ID",
         group="Consoles and monitors", metavar="DEV", repeat="list"),
     Option("monitor", "text", "a monitor for people (HMP) there; words as for -serial, but no mon:",
         group="Consoles and monitors", metavar="DEV", repeat="list"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instar.cli.options.config import SLOT_BUS, VirtioBlkConfig
+from instar.cli.options.config import SLOT_BUS, VirtioBlkConfig, VirtioNetConfig, VirtioVsockConfig
 from instar.cli.options.grammar import escape_commas
 from instar.cli.options.resolve import format_date
 
@@ -34,6 +34,9 @@ def to_argv(config: Config) -> list[str]:
         words += ["-object", _join(f"rng-{rng.kind}", _rng_pairs(rng))]
     for block in config.blocks:
         words += _block_words(block)
+    for netdev in config.netdevs:
+        pairs = [("id", netdev.id), *sorted(netdev.options.items())]
+        words += ["-netdev", _join(netdev.kind, pairs)]
     for device in config.devices:
         words += ["-device", _join(device.driver, _device_pairs(device))]
     for chardev in config.chardevs:
@@ -110,7 +113,8 @@ def _block_words(block: BlockConfig) -> list[str]:
     read_only = _flag(block.read_only)
     if block.kind == "drive":
         pairs = [("if", "none"), ("id", block.id), ("file", block.filename), ("format", "raw")]
-        return ["-drive", _join("", [*pairs, ("readonly", read_only), discard])]
+        rules = [("rerror", block.rerror), ("werror", block.werror)]
+        return ["-drive", _join("", [*pairs, ("readonly", read_only), discard, *rules])]
     pairs = [
         ("node-name", block.id),
         ("file.driver", "file"),
@@ -129,6 +133,11 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
         pairs.append(("drive", device.drive))
         if device.serial:
             pairs.append(("serial", device.serial))
+        pairs += [("rerror", device.rerror), ("werror", device.werror)]
+    elif isinstance(device, VirtioVsockConfig):
+        pairs += [("guest-cid", str(device.guest_cid)), ("uds-path", device.uds_path)]
+    elif isinstance(device, VirtioNetConfig):
+        pairs += [("netdev", device.netdev), ("mac", device.mac)]
     elif device.rng:
         pairs.append(("rng", device.rng))
     return pairs
@@ -136,17 +145,33 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
 
 def _chardev_pairs(chardev: ChardevConfig) -> Pairs:
     pairs = [("id", chardev.id)]
-    if chardev.kind in {"socket", "file"}:
+    if chardev.kind in {"file", "pipe"}:
         pairs.append(("path", chardev.path))
     if chardev.kind == "socket":
-        pairs.append(("server", _flag(chardev.server)))
-    if chardev.server:
-        pairs.append(("wait", _flag(chardev.wait)))
+        pairs += _socket_pairs(chardev)
+    if chardev.kind == "ringbuf":
+        pairs.append(("size", f"{chardev.size}b"))
     if chardev.kind == "file":
         pairs.append(("append", _flag(chardev.append)))
     if chardev.kind == "stdio":
         pairs.append(("signal", _flag(chardev.signal)))
     return [*pairs, ("mux", _flag(chardev.mux))]
+
+
+def _socket_pairs(chardev: ChardevConfig) -> Pairs:
+    pairs = [("path", chardev.path)]
+    if chardev.host:
+        families = [
+            (name, _flag(chardev.family in {"any", name}))
+            for name in ("ipv4", "ipv6")
+            if chardev.family != "any"
+        ]
+        pairs = [("host", chardev.host), ("port", str(chardev.port)), *families]
+        pairs.append(("nodelay", _flag(chardev.nodelay)))
+    pairs.append(("server", _flag(chardev.server)))
+    if chardev.server:
+        return [*pairs, ("wait", _flag(chardev.wait))]
+    return [*pairs, ("reconnect-ms", str(chardev.reconnect_ms))]
 
 
 def _monitor_pairs(monitor: MonitorConfig) -> Pairs:
