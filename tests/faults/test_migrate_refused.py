@@ -146,6 +146,29 @@ def test_state_that_cannot_be_read_is_refused_and_a_right_one_is_still_taken(
         vm.console.wait(b"tick", len(vm.console.text))
 
 
+def test_state_file_that_somebody_removes_does_not_hide_why_the_update_failed(vm: Vm) -> None:
+    footprint = vm.footprint()
+    target = vm.folder / "target"
+    target.write_text("#!/bin/sh\n")
+    target.chmod(0o755)
+    uri = vm.prepare_update(command=[str(target), "-incoming", "memfd:"])
+    pause = {"capability": "pause-before-switchover", "state": True}
+    vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
+    vm.qmp.command("migrate", uri=uri)
+    vm.qmp.wait_event("MIGRATION", status="pre-switchover")
+    (vm.folder / "vm.state").unlink()
+    target.chmod(0o644)
+    vm.qmp.command("migrate-continue", state="pre-switchover")
+    vm.qmp.wait_event("RESUME")
+    assert (
+        vm.qmp.command("query-migrate")["error-desc"]
+        == f"execvp {target} failed: Permission denied"
+    )
+    target.unlink()
+    vm.qmp.command("migrate-set-capabilities", capabilities=[pause | {"state": False}])
+    assert_unharmed(vm, footprint)
+
+
 def test_state_cut_short_anywhere_is_refused_and_the_whole_one_is_still_taken(
     ticker: Path,
 ) -> None:

@@ -205,8 +205,8 @@ class Outgoing:
             os.close(self._channel)
             self._channel = -1
         if self._created:
-            os.unlink(self._address.path)
             self._created = False
+            _remove(self._address.path)
 
     def leave_to_loop(self) -> str:
         """Answer the client; the main loop goes on."""
@@ -326,6 +326,16 @@ class Outgoing:
 def _own(error: Exception) -> Exception:
     """Return our own error, which says it all, where the engine wrapped it."""
     return error.__cause__ if isinstance(error.__cause__, InstarError) else error
+
+
+def _remove(path: str) -> None:
+    """Remove a file; that it cannot be removed is no reason to lose the reason of the failure."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:  # somebody did it: nothing left to undo
+        return
+    except OSError as e:
+        log.warning(f"migration file {path}: {os.strerror(e.errno or 0)}; it was not removed")
 
 
 def _reserve(fd: int, offset: int) -> None:
