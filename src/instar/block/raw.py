@@ -210,7 +210,7 @@ class RawBlock:
                 "error",
                 f"disk {self.id}",
                 f"{request.op} of {request.length} bytes at {request.offset} failed: "
-                f"{os.strerror(error)}; the guest sees an I/O error",
+                f"{os.strerror(error)}",
             )
 
 

@@ -18,7 +18,7 @@ from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import ClassVar, Final, Literal
 
     from instar.loop import Loop
@@ -91,6 +91,7 @@ class Machine:
         self._on_shutdown: ShutdownAction = on_shutdown
         self._ending = False
         self._waiting: list[Callable[[], object]] = []  # for the machine to run
+        self._main_thread = _thread.get_ident()
 
     def attach(self, parts: Parts) -> None:
         """Give the machine what it runs; once, before anything else is called."""
@@ -101,6 +102,7 @@ class Machine:
         self.memory_backends = parts.memory_backends
         self.block_devices = [Disk(block, device) for block, device in parts.disks]
         self._disks = [block for block, _ in parts.disks]
+        self._retriers = parts.retriers
         self.stateful += parts.stateful
 
     def post(self, callback: Callable[[], object]) -> None:
@@ -174,7 +176,7 @@ class Machine:
         self.take_disks()
         self._states.set("running")
         waiting, self._waiting = self._waiting, []
-        for callback in waiting:
+        for callback in waiting + [device.retry for device in self._retriers]:
             self.locked(callback)
         self._run_harts()
         self.events.emit(
@@ -375,6 +377,23 @@ class Machine:
             self.shutdown("guest-shutdown", status=self.state.pending_status)
         else:
             self.halt("internal-error")
+
+    def io_error(self, event: Mapping[str, object], *, stop: bool) -> None:
+        """Tell of a failed disk request (BLOCK_IO_ERROR); from any thread.
+
+        With ``stop`` the machine stops soon in run state ``io-error``, if the device still keeps the request by then
+        (the guest may have reset it).
+        """
+        if _thread.get_ident() == self._main_thread:
+            self.events.emit("BLOCK_IO_ERROR", event)
+        else:
+            self.loop.call_threadsafe(lambda: self.events.emit("BLOCK_IO_ERROR", event))
+        if stop:
+            self.loop.call_threadsafe(self._stop_for_io_error)
+
+    def _stop_for_io_error(self) -> None:
+        if self.running and any(device.stalled for device in self._retriers):
+            self.halt("io-error")
 
     # Stateful
 

@@ -27,6 +27,18 @@ if TYPE_CHECKING:
             """Return when nothing is in flight any more."""
             ...
 
+    class Retrier(Protocol):
+        """A device that keeps failed requests until the machine runs again."""
+
+        @property
+        def stalled(self) -> bool:
+            """Return whether it has some."""
+            ...
+
+        def retry(self) -> object:
+            """Try them again; the lock is held, the harts are parked."""
+            ...
+
 
 class Parts:
     """Everything that :meth:`instar.machine.Machine.attach` takes.
@@ -34,6 +46,7 @@ class Parts:
     Attributes:
         stateful: In the order of loading; the machine itself comes before.
         disks: With the guest device that uses each, "" if none.
+        retriers: Devices whose back ends may fail and be repaired.
         drainables: In the order of draining: back ends first, then what their completions feed.
     """
 
@@ -42,6 +55,7 @@ class Parts:
         "disks",
         "drainables",
         "memory_backends",
+        "retriers",
         "space",
         "stateful",
         "vcpus",
@@ -56,6 +70,7 @@ class Parts:
         drainables: Sequence[Drainable],
         memory_backends: Sequence[MemoryBackend],
         disks: Sequence[tuple[RawBlock, str]],
+        retriers: Sequence[Retrier],
         stateful: Sequence[Stateful],
     ) -> None:
         self.vcpus = vcpus
@@ -64,6 +79,7 @@ class Parts:
         self.drainables = drainables
         self.memory_backends = memory_backends
         self.disks = disks
+        self.retriers = retriers
         self.stateful = stateful
 
 

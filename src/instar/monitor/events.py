@@ -25,6 +25,24 @@ class ShutdownData:
 
 
 @dataclass
+class BlockIoErrorData:
+    """Which disk request failed, and what follows."""
+
+    device: Annotated[str, Arg("The drive.")]
+    node_name: Annotated[str, Arg("Its node.")]
+    operation: Annotated[str, Arg("read; write for everything else.", values=("read", "write"))]
+    action: Annotated[
+        str,
+        Arg(
+            "What follows: the guest sees the error, nothing, or the VM stops and tries again on cont.",
+            values=("report", "ignore", "stop"),
+        ),
+    ]
+    nospace: Annotated[bool, Arg("The host has no space left.")]
+    reason: Annotated[str, Arg("The host's words.")]
+
+
+@dataclass
 class MigrationData:
     """How far a migration is."""
 
@@ -44,6 +62,7 @@ EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "RESET": ("The VM was reset.", ResetData),
     "SHUTDOWN": ("The VM shuts down.", ShutdownData),
     "POWERDOWN": ("The guest was asked to power off.", None),
+    "BLOCK_IO_ERROR": ("A disk request failed.", BlockIoErrorData),
     "MIGRATION": ("A migration changed its status (with capability events).", MigrationData),
     "MIGRATION_PASS": ("A migration begins a pass (with capability events).", PassData),
 }

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instar.block.policy import ErrorPolicy
 from instar.cpr import state as cpr_state
 from instar.devices.virtio_blk import BlkState, VirtioBlk
 from instar.devices.virtio_blk import device as blk
@@ -23,15 +24,31 @@ BASE = 0x1000_1000
 class Machine:
     """A disk of 64 sectors and a guest that uses it."""
 
-    def __init__(self, *, read_only=False, wanted=(1 << 64) - 1) -> None:
+    def __init__(
+        self, *, read_only=False, wanted=(1 << 64) - 1, policy: ErrorPolicy | None = None
+    ) -> None:
         self.space = make_space()
         self.irq = FakeIrq()
         self.block = FakeBlock(read_only=read_only)
-        self.device = VirtioBlk(self.block, serial="disk-one", state_id="virtio-blk/0")
+        self.policy = policy
+        self.failures: list[tuple[str, int, str]] = []
+        self.device = self.make_device(self.block)
         self.mmio = VirtioMmio(self.device, self.space.memory, self.irq, "virtio-mmio/0")
         self.space.add_mmio(BASE, 0x1000, self.mmio, "virtio-mmio")
         self.driver = VirtioDriver(self.space, BASE, RAM_BASE + 0x1000)
         self.features = self.driver.start(wanted)
+
+    def make_device(self, block) -> VirtioBlk:
+        def on_error(*failure) -> None:
+            self.failures.append(failure)
+
+        return VirtioBlk(
+            block,
+            serial="disk-one",
+            state_id="virtio-blk/0",
+            policy=self.policy,
+            on_error=on_error,
+        )
 
     def do(self, kind, sector, *parts, indirect=False) -> tuple[int, bytes]:
         """Return status and data of one request."""
@@ -40,14 +57,15 @@ class Machine:
 
     def successor(self) -> Machine:
         """Return a machine that took over RAM, disk and the saved state of this one."""
-        new = Machine()
+        new = Machine(policy=self.policy)
         new.space, new.block, new.driver = self.space, self.block, self.driver
-        new.device = VirtioBlk(self.block, serial="disk-one", state_id="virtio-blk/0")
+        new.device = new.make_device(self.block)
         new.mmio = VirtioMmio(new.device, new.space.memory, new.irq, "virtio-mmio/0")
         saved = cpr_state.save(self.device.save_state()), cpr_state.save(self.mmio.save_state())
         new.device.load_state(cpr_state.load(BlkState, 1, saved[0]))
         new.mmio.load_state(cpr_state.load(VirtioMmioState, 1, saved[1]))
         new.mmio.post_load()
+        new.device.retry()  # the machine runs
         self.space.mmio[0].device = new.mmio
         return new
 
@@ -247,6 +265,74 @@ def test_load_with_requests_in_flight_completes_each_once(machine):
     assert new.irq.level
 
 
+POLICIES = [
+    # op of the guest, errno, policy, what follows
+    (0, errno.EIO, ErrorPolicy(), "report"),
+    (0, errno.EIO, ErrorPolicy(read="ignore"), "ignore"),
+    (0, errno.EIO, ErrorPolicy(read="stop"), "stop"),
+    (1, errno.ENOSPC, ErrorPolicy(), "stop"),
+    (1, errno.EIO, ErrorPolicy(), "report"),
+    (1, errno.EIO, ErrorPolicy(write="stop"), "stop"),
+    (1, errno.ENOSPC, ErrorPolicy(write="report"), "report"),
+    (4, errno.EIO, ErrorPolicy(write="ignore"), "ignore"),
+]
+
+
+@pytest.mark.parametrize(("kind", "error", "policy", "action"), POLICIES)
+def test_failed_request_follows_the_policy(kind, error, policy, action):
+    machine = Machine(policy=policy)
+    machine.block.error = error
+    part = {0: 512, 1: b"w" * 512, 4: b""}[kind]
+    machine.driver.add(*filter(None, (header(kind, 1), part, 1)))
+    machine.driver.kick()
+    answered = [used.data[-1] for used in machine.driver.collect()]
+    assert answered == {"report": [blk.S_IOERR], "ignore": [blk.S_OK], "stop": []}[action]
+    assert machine.failures == [({0: "read", 1: "write", 4: "flush"}[kind], error, action)]
+    assert machine.device.stalled == (action == "stop")
+
+
+def test_stopped_request_is_tried_again_until_it_succeeds_and_completes_once():
+    machine = Machine(policy=ErrorPolicy())
+    machine.block.error = errno.ENOSPC
+    machine.driver.add(header(1, 3), b"w" * 512, 1)
+    machine.driver.kick()
+    machine.device.retry()
+    assert len(machine.failures) == 2
+    assert machine.driver.collect() == []
+    machine.block.error = 0
+    machine.device.retry()
+    machine.device.retry()
+    assert [used.data for used in machine.driver.collect()] == [b"\0"]
+    assert machine.block.data[3 * 512 : 4 * 512] == b"w" * 512
+    assert machine.irq.level
+
+
+def test_stopped_request_crosses_an_update_and_completes_once():
+    machine = Machine(policy=ErrorPolicy())
+    machine.block.error = errno.ENOSPC
+    machine.driver.add(header(1, 3), b"w" * 512, 1)
+    machine.driver.kick()
+    second = machine.successor()
+    assert second.device.stalled
+    machine.block.error = 0
+    third = second.successor()
+    assert [used.data for used in machine.driver.collect()] == [b"\0"]
+    assert not third.device.stalled
+    assert machine.block.data[3 * 512 : 4 * 512] == b"w" * 512
+
+
+def test_reset_forgets_stopped_requests():
+    machine = Machine(policy=ErrorPolicy())
+    machine.block.error = errno.ENOSPC
+    machine.driver.add(header(1, 3), b"w" * 512, 1)
+    machine.driver.kick()
+    machine.driver.write(0x70, 0)
+    machine.block.error = 0
+    machine.device.retry()
+    assert not machine.device.stalled
+    assert machine.block.data[3 * 512 : 4 * 512] == bytes(512)
+
+
 def test_load_midway_state_is_equal_and_goes_on(machine):
     machine.driver.write(0x100 + 32, 0, 1)
     machine.do(1, 1, b"k" * 512)
@@ -273,7 +359,14 @@ def test_guest_changing_a_chain_in_flight_before_load_needs_reset(machine):
 
 
 def test_slots_are_state_and_handles():
-    assert set(VirtioBlk.__slots__) == {"state"} | {"block", "serial"}
+    handles = {
+        "_on_error",
+        "_policy",
+        "_stalled",
+        "block",
+        "serial",
+    }  # what is stalled is in flight: the ring's state
+    assert set(VirtioBlk.__slots__) == {"state"} | handles
 
 
 blob = st.one_of(

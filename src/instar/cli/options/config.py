@@ -162,7 +162,7 @@ class VirtioBlkConfig(Record):
     __slots__ = ("drive", "id", "rerror", "serial", "slot", "werror")
     driver: ClassVar[str] = "virtio-blk-device"
 
-    def __init__(  # noqa: PLR0913 - one argument a field
+    def __init__(
         self,
         *,
         slot: int,

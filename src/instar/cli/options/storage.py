@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import (
     SLOT_BUS,
     VIRTIO_SLOTS,
@@ -9,7 +10,9 @@ from instar.cli.options.config import (
     MemoryBackendConfig,
     RngConfig,
     VirtioBlkConfig,
+    VirtioNetConfig,
     VirtioRngConfig,
+    VirtioVsockConfig,
 )
 from instar.cli.options.grammar import where
 from instar.errors import ConfigError
@@ -17,6 +20,7 @@ from instar.units import exact_size, shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from instar.block.policy import ReadRule, WriteRule
     from instar.cli.options.config import BackendKind, Config, DeviceConfig
     from instar.cli.options.grammar import Given, Values
 
@@ -154,6 +158,8 @@ def _drive(values: Values, config: Config, counts: dict[str, int]) -> BlockConfi
         filename=values.text("file"),
         read_only=values.flag("readonly", default=False),
         discard=_discard(values),
+        rerror=_rerror(values) or "report",
+        werror=_werror(values) or "enospc",
     )
 
 
@@ -187,6 +193,16 @@ def _node(values: Values, files: dict[str, Values]) -> BlockConfig:
     return block
 
 
+def _rerror(values: Values) -> ReadRule | None:
+    """Return the rule for failed reads; None if none is given, or auto."""
+    return next((rule for rule in READ_RULES if rule == values.text("rerror")), None)
+
+
+def _werror(values: Values) -> WriteRule | None:
+    """Return the rule for other failures; None if none is given, or auto."""
+    return next((rule for rule in WRITE_RULES if rule == values.text("werror")), None)
+
+
 def _discard(values: Values) -> bool:
     return values.text("discard", "ignore") in {"unmap", "on"}
 
@@ -214,10 +230,28 @@ def _device(values: Values) -> DeviceConfig:
     ident = values.text("id")
     if values.variant == VirtioRngConfig.driver:
         return VirtioRngConfig(slot=slot, rng=values.text("rng"), ident=ident)
+    if values.variant == VirtioVsockConfig.driver:
+        return VirtioVsockConfig(
+            slot=slot,
+            guest_cid=values.number("guest-cid", 0),
+            uds_path=values.text("uds-path"),
+            ident=ident,
+        )
+    if values.variant == VirtioNetConfig.driver:
+        return VirtioNetConfig(
+            slot=slot, netdev=values.text("netdev"), mac=values.text("mac"), ident=ident
+        )
     serial = values.text("serial")
     if not serial.isascii():
         raise ConfigError(f"{where(values)}: serial={shorten(serial)} is not ASCII")
-    return VirtioBlkConfig(slot=slot, drive=values.text("drive"), ident=ident, serial=serial)
+    return VirtioBlkConfig(
+        slot=slot,
+        drive=values.text("drive"),
+        ident=ident,
+        serial=serial,
+        rerror=_rerror(values) or "auto",
+        werror=_werror(values) or "auto",
+    )
 
 
 def _slot(values: Values) -> int:
@@ -238,6 +272,8 @@ def _check_references(config: Config) -> None:
     rngs = {rng.id for rng in config.rngs}
     used: set[str] = set()
     for device in config.devices:
+        if isinstance(device, VirtioVsockConfig | VirtioNetConfig):
+            continue
         if isinstance(device, VirtioRngConfig):
             if device.rng and device.rng not in rngs:
                 raise ConfigError(

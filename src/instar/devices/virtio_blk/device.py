@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 from struct import Struct
 
+from instar.block.policy import ErrorPolicy
 from instar.block.request import BlockRequest
 from instar.devices.virtio_blk.state import BlkState
 from instar.errors import QueueError
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ClassVar, Final, Protocol
 
+    from instar.block.policy import Action
     from instar.block.request import Op
     from instar.cpr.state import State
     from instar.virtio.chain import Chain
-    from instar.virtio.device import Port
     from instar.virtio.queue import Queue
 
     Done = Callable[[int], None]
     Begin = Callable[["VirtioBlk", Chain, int, Done], BlockRequest | int]
+    OnError = Callable[[Op, int, Action], object]
 
     class BlockBackend(Protocol):
         """The host side of a disk (``instar.block.RawBlock``)."""
@@ -82,33 +84,58 @@ class VirtioBlk(VirtioDevice):
         block: Where the bytes are.
         serial: What the guest shows as serial number; up to 20 bytes of it count.
         state_id: Unique name of its state.
+        policy: What follows from failed requests.
+        on_error: Told of each failed request: what it was, its errno, what follows. After "stop" it stops the machine;
+            :meth:`retry` follows when the machine runs again.
     """
 
-    __slots__ = ("block", "serial", "state")
+    __slots__ = ("_on_error", "_policy", "_stalled", "block", "serial", "state")
     state_class: ClassVar[type[State]] = BlkState
     device_id = 2
     queues: ClassVar[tuple[str, ...]] = ("requests",)
 
-    def __init__(self, block: BlockBackend, *, serial: str = "", state_id: str) -> None:
+    def __init__(
+        self,
+        block: BlockBackend,
+        *,
+        serial: str = "",
+        state_id: str,
+        policy: ErrorPolicy | None = None,
+        on_error: OnError | None = None,
+    ) -> None:
         super().__init__(state_id)
         self.block = block
+        self._policy = policy or ErrorPolicy(write="report")
+        self._on_error = on_error
+        self._stalled: list[_Pending] = []  # in flight for the guest, to be tried again
         self.serial = serial.encode()[:SERIAL_BYTES].ljust(SERIAL_BYTES, b"\0")
         self.state = BlkState(capacity=block.size // SECTOR)
 
     # ------------------------------------------------------------------- life
 
     def stop(self) -> None:
-        """Return when the host has answered every request."""
+        """Return when the host has answered every request; those that wait for it to be repaired are forgotten."""
         self.block.drain()
+        self._stalled.clear()
 
     def reset(self) -> None:
         """Bring the reset state; the guest learns the size the disk has now."""
         self.state = BlkState(capacity=self.block.size // SECTOR)
 
     def resume(self, queue: Queue) -> None:
-        """Submit again what was in flight when the state was saved: all requests can be repeated."""
-        for chain in queue.in_flight():
-            self._start(queue, chain)
+        """Remember for :meth:`retry` what was in flight when the state was saved: all requests can be repeated."""
+        self._stalled += [_Pending(self, queue, chain) for chain in queue.in_flight()]
+
+    @property
+    def stalled(self) -> bool:
+        """Whether requests wait for :meth:`retry`."""
+        return bool(self._stalled)
+
+    def retry(self) -> None:
+        """Try what failed, or was under way before an update, again: the machine is about to run; lock held."""
+        stalled, self._stalled = self._stalled, []
+        for pending in stalled:
+            self.port.run(pending.start, pending.queue)
 
     def save_state(self) -> BlkState:
         """Return the live state."""
@@ -154,10 +181,10 @@ class VirtioBlk(VirtioDevice):
         """Start every request in the ring."""
         for chain in queue.peek():
             queue.take(chain)
-            self._start(queue, chain)
+            _Pending(self, queue, chain).start(queue)
 
-    def _start(self, queue: Queue, chain: Chain) -> None:
-        """Start or answer one request.
+    def translate(self, chain: Chain, done: Done) -> BlockRequest | int:
+        """Return what the host has to do for a request, or the status of one that is answered already.
 
         Raises:
             QueueError: there is no header or no room for the status: nothing can be answered.
@@ -166,12 +193,16 @@ class VirtioBlk(VirtioDevice):
             raise QueueError(f"request {chain.head} has no room for its status")
         kind, _, sector = _HEADER.unpack(chain.read(0, _HEADER.size))
         begin = self._BEGINNERS.get(kind)
-        pending = _Pending(self.port, queue, chain)
-        started = S_UNSUPP if begin is None else begin(self, chain, sector, pending.done)
-        if isinstance(started, int):
-            _answer(queue, chain, started)
-        else:
-            self.block.submit(started)
+        return S_UNSUPP if begin is None else begin(self, chain, sector, done)
+
+    def failed(self, pending: _Pending, op: Op, error: int) -> Action:
+        """Decide what follows from ``error``, tell, and keep the request if it is to be tried again."""
+        action = self._policy.action(op, error)
+        if action == "stop":
+            self._stalled.append(pending)
+        if self._on_error is not None:
+            self._on_error(op, error, action)
+        return action
 
     # Each of these returns the back end's request, or the status of one that is answered already.
 
@@ -242,29 +273,41 @@ class VirtioBlk(VirtioDevice):
 
 
 class _Pending:
-    """A request that the host works on."""
+    """A request that the host works on, or will again."""
 
-    __slots__ = ("chain", "error", "port", "queue")
+    __slots__ = ("chain", "device", "error", "op", "queue")
 
-    def __init__(self, port: Port, queue: Queue, chain: Chain) -> None:
-        self.port = port
+    def __init__(self, device: VirtioBlk, queue: Queue, chain: Chain) -> None:
+        self.device = device
         self.queue = queue
         self.chain = chain
         self.error = 0
+        self.op: Op = "read"
+
+    def start(self, queue: Queue) -> None:
+        """Have the host work on it, or answer at once."""
+        started = self.device.translate(self.chain, self.done)
+        if isinstance(started, int):
+            _answer(queue, self.chain, started)
+        else:
+            self.op = started.op
+            self.device.block.submit(started)
 
     def done(self, error: int) -> None:
         """Take the host's answer: 0 or an errno."""
         self.error = error
-        self.port.run(self._finish, self.queue)
+        self.device.port.run(self._finish, self.queue)
 
     def _finish(self, queue: Queue) -> None:
-        chain = self.chain
+        chain, error = self.chain, self.error
         if chain.room > 1:  # a failed read may have written a part
             chain.filled(0, chain.room - 1)
-        if self.error == errno.EOPNOTSUPP:
+        if error == errno.EOPNOTSUPP:
             _answer(queue, chain, S_UNSUPP)
-        else:
-            _answer(queue, chain, S_IOERR if self.error else S_OK)
+            return
+        action = self.device.failed(self, self.op, error) if error else "ignore"
+        if action != "stop":
+            _answer(queue, chain, S_IOERR if action == "report" else S_OK)
 
 
 def _answer(queue: Queue, chain: Chain, status: int) -> None:
