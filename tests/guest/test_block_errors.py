@@ -13,8 +13,7 @@ from harness import Vm
 
 TMPFS = (
     "unshare", "-Urm", "sh", "-c",
-    'mount -t tmpfs -o size=1M none "$0" && truncate -s 8M "$0"/disk && head -c 512K /dev/zero >"$0"/filler &&'
-    ' exec "$@"',
+    'mount -t tmpfs -o size=1M none "$0" && cd "$0" && truncate -s 8M disk && head -c 512K /dev/zero >filler && exec "$@"',
 )  # fmt: skip
 
 

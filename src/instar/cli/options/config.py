@@ -176,8 +176,8 @@ class VirtioBlkConfig(Record):
         self.drive = drive  # id of a BlockConfig
         self.id = ident
         self.serial = serial  # at most 20 bytes of ASCII
-        self.rerror = rerror  # auto: as the drive says
-        self.werror = werror
+        self.rerror: ReadRule | Literal["auto"] = rerror  # auto: as the drive says
+        self.werror: WriteRule | Literal["auto"] = werror
 
 
 class VirtioRngConfig(Record):
