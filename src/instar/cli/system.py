@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
+GIL_TURN_S: Final = 0.0005  # a guest at a device waits no longer than this for what the main thread is doing
 
 
 class IncomingError(InstarError):
@@ -42,6 +43,7 @@ class IncomingError(InstarError):
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns the exit status."""
+    sys.setswitchinterval(GIL_TURN_S)
     gc.disable()  # a collection inside the pause would be paid by the guest; on again once settled
     _open_standard_fds()
     words = sys.argv[1:] if argv is None else argv
@@ -88,6 +90,7 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
     """Let the machine do what the command line says: run, stay stopped, or load."""
     if adopted is not None:
         vm.migration.restore_host(adopted)
+    vm.netdevs.open()
     if config.incoming:
         vm.migration.expect_incoming(adopted)
         if config.incoming != "defer":
@@ -115,6 +118,7 @@ def _close(vm: Vm) -> None:
             slot.monitor.close()
     for device in vm.chardevs.values():
         device.close()
+    vm.netdevs.close()
     for part in vm.host_parts:
         part.close()
     if vm.config.pidfile:

@@ -204,8 +204,9 @@ class Machine:
     def _quiesce(self) -> None:
         self.vcpus.pause()
         self.vcpus.core.clock_stop()
-        for backend in self._drainables:
-            backend.drain()
+        with self.lock:  # completions are delivered from within
+            for backend in self._drainables:
+                backend.drain()
 
     def take_disks(self) -> None:
         """Take the disks' locks; having them is fine.

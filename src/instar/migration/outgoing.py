@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import pairwise
 from time import monotonic_ns
 
 from instar import log, signals
@@ -21,7 +22,7 @@ from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
-from instar.migration.channels import MAIN_FD, open_file
+from instar.migration.channels import MAIN_FD, open_file, parse_uri
 from instar.migration.report import Report
 from instar.migration.sections import host_records, write_sections
 
@@ -158,6 +159,7 @@ class Outgoing:
             raise CommandError(
                 "cpr-exec-command has no -incoming: the new program would start the guest anew"
             )
+        _check_meeting_point(self._command, self._address)
 
     def close_target(self) -> None:
         """Forget the program."""
@@ -246,10 +248,12 @@ class Outgoing:
         if not self._migration.settings.capabilities["pause-before-switchover"]:
             return None
         self._migration.set_status("pre-switchover")
+        log.release()  # somebody decides when it goes on: that may take long
         return WAIT
 
     def save_devices(self) -> None:
         """Collect all state and name the descriptors that go along."""
+        log.hold()
         self._migration.set_status("device")
         migration = self._migration
         things = [migration.ram_box, *self._machine.stateful]
@@ -326,6 +330,21 @@ class Outgoing:
 def _own(error: Exception) -> Exception:
     """Return our own error, which says it all, where the engine wrapped it."""
     return error.__cause__ if isinstance(error.__cause__, InstarError) else error
+
+
+def _check_meeting_point(command: list[str], address: Address) -> None:
+    """Refuse a command whose ``-incoming``, if it is a word of its own, looks elsewhere: the guest would be lost."""
+    places = [value for word, value in pairwise(command) if word in ("-incoming", "--incoming")]
+    if not places or places[-1] == "defer" or places[-1].startswith("{"):
+        return
+    there = parse_uri(places[-1])
+    if (os.path.realpath(there.path), there.offset) != (
+        os.path.realpath(address.path),
+        address.offset,
+    ) or bool(there.path) != bool(address.path):
+        raise CommandError(
+            f"cpr-exec-command has -incoming {places[-1]}, but the state would be in {address.uri}"
+        )
 
 
 def _remove(path: str) -> None:

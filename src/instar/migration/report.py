@@ -43,10 +43,9 @@ class Report:
 
     @property
     def pause_ns(self) -> int:
-        """From the guest's stop to its resume, -1 while unknown."""
-        if self.stopped_ns < 0 or self.resumed_ns < 0:
-            return -1
-        return self.resumed_ns - self.stopped_ns
+        """From the guest's stop to its resume (to the end, where it resumes elsewhere), -1 while unknown."""
+        end = self.ended_ns if self.mode == "normal" else self.resumed_ns
+        return end - self.stopped_ns if min(self.stopped_ns, end) >= 0 else -1
 
     def to_record(self) -> dict[str, object]:
         """Return plain values for the new program."""
