@@ -16,7 +16,7 @@ LAYERS = [
     {"machine"},
     {"boards"},
     {"cpu", "devices"},
-    {"virtio", "chardev", "block"},
+    {"virtio", "chardev", "block", "netdev"},
     {"memory"},
     {"events", "log", "loop", "signals", "stateful"},
     {"cpr", "units"},

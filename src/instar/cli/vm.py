@@ -7,8 +7,10 @@ import gc
 from instar import log
 from instar.chardev import create
 from instar.chardev.named import NamedFdTable
+from instar.cli.added import AddedChardevs
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
+from instar.netdev import Netdevs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
     from instar.cpr.state import State
     from instar.loop import Loop
     from instar.machine.machine import Machine
+    from instar.machine.network import NetCard
     from instar.migration.migration import Migration
     from instar.monitor.monitor import Monitor
     from instar.stateful import Stateful
+    from instar.vhostuser import Frontend
 
 
 class MonitorSlot:
@@ -78,14 +82,26 @@ class Vm:
         self.fds = fds
         self.config = config
         self.chardevs: dict[str, Chardev] = {}
+        self._added = AddedChardevs(self)
         self.named_fds = NamedFdTable(fds)
         self.monitor_slots: list[MonitorSlot] = []
         self.host_parts: list[HostPart] = []
+        self.frontends: list[Frontend] = []  # of vhost-user, host parts too
+        self.netdevs = Netdevs(loop, fds, self._emit)
+        self.cards: list[NetCard] = []
         self.machine: Machine
         self.migration: Migration
 
-    def add_chardev(self, config: ChardevConfig, announce: Callable[[str], object]) -> None:
-        """Make a character device of the command line.
+    def add_chardev(self, argument: str, /) -> Chardev:
+        """Make a character device for a monitor (see :class:`AddedChardevs`)."""
+        return self._added.add(argument)
+
+    def remove_chardev(self, ident: str, /) -> None:
+        """Close a character device for a monitor."""
+        self._added.remove(ident)
+
+    def make_chardev(self, config: ChardevConfig, announce: Callable[[str], object]) -> None:
+        """Make a character device.
 
         Raises:
             ConfigError: it is impossible.
@@ -104,12 +120,16 @@ class Vm:
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
         chardevs = [part for device in self.chardevs.values() for part in device.parts()]
-        return [*chardevs, *self.host_parts, *self.monitor_slots]
+        return [self._added, *chardevs, *self.host_parts, self.netdevs, *self.monitor_slots]
 
     def save_fds(self, fds: Fds) -> None:
         """Name the descriptors of character devices; the other owners name theirs when they open them."""
         for device in self.chardevs.values():
             device.save_fds(fds)
+        self.netdevs.save_fds(fds)
+
+    def _emit(self, name: str, data: dict[str, object]) -> None:
+        self.machine.events.emit(name, data)
 
     def settle(self, adopted: Adopted | None) -> None:
         """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for."""
@@ -128,6 +148,7 @@ class Vm:
             slot.state = None
             if adopted is not None:
                 slot.monitor.announce_version()
+        self.resumed = False  # character devices that are added from now on are new
         self.machine.events.release()
         log.release()
         if adopted is not None:

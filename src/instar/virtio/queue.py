@@ -17,7 +17,7 @@ from instar.virtio.features import EVENT_IDX, INDIRECT_DESC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Final
 
     from instar.memory import GuestMemory
@@ -129,6 +129,13 @@ class Queue:
         state = self.state
         state.in_flight.append(chain.head)
         state.next_avail = (state.next_avail + 1) & 0xFFFF
+
+    def put_back(self, chains: Sequence[Chain]) -> None:
+        """Undo :meth:`take` of the last ones taken: they are in the ring again, in their order."""
+        state = self.state
+        for chain in chains:
+            state.in_flight.remove(chain.head)
+        state.next_avail = (state.next_avail - len(chains)) & 0xFFFF
 
     def in_flight(self) -> list[Chain]:
         """Return the chains taken and not answered, read again from guest memory (after a load).

@@ -229,8 +229,47 @@ class NetdevConfig(Record):
         self.options = options  # key to value as on the command line, checked
 
 
+class VhostUserBlkConfig(Record):
+    """``-device vhost-user-blk-device``."""
+
+    __slots__ = ("chardev", "id", "slot")
+    driver: ClassVar[str] = "vhost-user-blk-device"
+
+    def __init__(self, *, slot: int, chardev: str, ident: str = "") -> None:
+        self.slot = slot
+        self.chardev = chardev  # id of a ChardevConfig, a unix socket
+        self.id = ident
+
+
+class VhostUserFsConfig(Record):
+    """``-device vhost-user-fs-device``."""
+
+    __slots__ = ("chardev", "id", "slot", "tag")
+    driver: ClassVar[str] = "vhost-user-fs-device"
+
+    def __init__(self, *, slot: int, chardev: str, tag: str, ident: str = "") -> None:
+        self.slot = slot
+        self.chardev = chardev
+        self.tag = tag  # 1 to 36 bytes
+        self.id = ident
+
+
+class ChildConfig(Record):
+    """``-child``: a program to start."""
+
+    __slots__ = ("command", "name", "restart")
+
+    def __init__(
+        self, *, name: str, command: str, restart: Literal["never", "on-failure"] = "never"
+    ) -> None:
+        self.name = name
+        self.command = command  # words as in a shell
+        self.restart: Literal["never", "on-failure"] = restart
+
+
 if TYPE_CHECKING:
-    DeviceConfig = VirtioBlkConfig | VirtioRngConfig | VirtioVsockConfig | VirtioNetConfig
+    VhostUserConfig = VhostUserBlkConfig | VhostUserFsConfig
+    DeviceConfig = VhostUserConfig | VirtioBlkConfig | VirtioRngConfig | VirtioVsockConfig | VirtioNetConfig
 
 
 class ChardevConfig(Record):
@@ -324,7 +363,7 @@ class Config(Record):
     """Everything the user asked for. Made by ``parse``; attributes are set, not passed."""
 
     __slots__ = (
-        "accel", "append", "blocks", "chardevs", "cpu", "devices", "icount", "incoming", "initrd",
+        "accel", "append", "blocks", "chardevs", "children", "cpu", "devices", "icount", "incoming", "initrd",
         "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs", "no_reboot",
         "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
         "start_paused", "uuid", "warnings",
@@ -349,6 +388,7 @@ class Config(Record):
         self.netdevs: list[NetdevConfig] = []
         self.devices: list[DeviceConfig] = []  # slots are all different
         self.chardevs: list[ChardevConfig] = []  # implicit ones have QEMU's names, serial0 ...
+        self.children: list[ChildConfig] = []
         self.serial = ""  # chardev id; "" is a UART that nobody listens to
         self.monitors: list[MonitorConfig] = []
         self.incoming = ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import BOARDS, MAX_CPUS
+from instar.cli.options.daemon_entries import CHILD_OPTION, VHOST_BLK_KEYS, VHOST_FS_KEYS
 from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
 
@@ -197,6 +198,8 @@ BACKEND_OPTIONS = (
     Option("device", "typed", "a device of the guest", group="Back ends",
         metavar="[driver=]DRIVER", repeat="list", implied="driver", json=True,
         variants={
+            "vhost-user-blk-device": (*VHOST_BLK_KEYS, _id("device", required=False), _BUS),
+            "vhost-user-fs-device": (*VHOST_FS_KEYS, _id("device", required=False), _BUS),
             "virtio-blk-device": (
                 _ref("drive", "a -drive or -blockdev", required=True),
                 _id("device", required=False),
@@ -281,6 +284,7 @@ CHARACTER_OPTIONS = (
 )  # fmt: skip
 
 PROCESS_OPTIONS = (
+    CHILD_OPTION,
     Option("pidfile", "text", "write the process id there", group="Process", metavar="FILE"),
     Option("nodefaults", "none", "no serial port back end and no monitor unless asked for",
         group="Process"),

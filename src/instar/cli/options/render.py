@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from instar.cli.options.config import SLOT_BUS, VirtioBlkConfig, VirtioNetConfig, VirtioVsockConfig
+from instar.cli.options.config import (
+    SLOT_BUS,
+    VhostUserBlkConfig,
+    VhostUserFsConfig,
+    VirtioBlkConfig,
+    VirtioNetConfig,
+    VirtioVsockConfig,
+)
 from instar.cli.options.grammar import escape_commas
 from instar.cli.options.resolve import format_date
 
@@ -43,6 +50,9 @@ def to_argv(config: Config) -> list[str]:
         words += ["-chardev", _join(chardev.kind, _chardev_pairs(chardev))]
     if config.serial:
         words += ["-serial", f"chardev:{config.serial}"]
+    for child in config.children:
+        pairs = [("command", child.command), ("restart", child.restart)]
+        words += ["-child", _join(f"name={child.name}", pairs)]
     for monitor in config.monitors:
         words += ["-mon", _join(f"chardev={monitor.chardev}", _monitor_pairs(monitor))]
     return words
@@ -134,6 +144,10 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
         if device.serial:
             pairs.append(("serial", device.serial))
         pairs += [("rerror", device.rerror), ("werror", device.werror)]
+    elif isinstance(device, VhostUserBlkConfig):
+        pairs.append(("chardev", device.chardev))
+    elif isinstance(device, VhostUserFsConfig):
+        pairs += [("chardev", device.chardev), ("tag", device.tag)]
     elif isinstance(device, VirtioVsockConfig):
         pairs += [("guest-cid", str(device.guest_cid)), ("uds-path", device.uds_path)]
     elif isinstance(device, VirtioNetConfig):

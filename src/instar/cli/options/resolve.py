@@ -14,7 +14,9 @@ from instar.cli.options.config import (
     RtcConfig,
     SmpConfig,
 )
+from instar.cli.options.daemons import read_children
 from instar.cli.options.incoming import incoming_uri
+from instar.cli.options.network import check_cards, read_netdevs
 from instar.cli.options.storage import choose_memory, read_blocks, read_devices, read_objects
 from instar.errors import ConfigError
 from instar.units import parse_int, shorten
@@ -44,7 +46,10 @@ def resolve(given: Given) -> Config:
     read_objects(given, config)
     choose_memory(given, config)
     read_blocks(given, config)
+    read_netdevs(given, config)
     read_devices(given, config)
+    check_cards(config)
+    read_children(given, config)
     Characters(given, config).read()
     return config
 

@@ -9,11 +9,14 @@ from instar.cli.options.config import (
     BlockConfig,
     MemoryBackendConfig,
     RngConfig,
+    VhostUserBlkConfig,
+    VhostUserFsConfig,
     VirtioBlkConfig,
     VirtioNetConfig,
     VirtioRngConfig,
     VirtioVsockConfig,
 )
+from instar.cli.options.daemons import vhost_device
 from instar.cli.options.grammar import where
 from instar.errors import ConfigError
 from instar.units import exact_size, shorten
@@ -228,6 +231,9 @@ def read_devices(given: Given, config: Config) -> None:
 def _device(values: Values) -> DeviceConfig:
     slot = _slot(values)
     ident = values.text("id")
+    served_elsewhere = vhost_device(values, slot)
+    if served_elsewhere is not None:
+        return served_elsewhere
     if values.variant == VirtioRngConfig.driver:
         return VirtioRngConfig(slot=slot, rng=values.text("rng"), ident=ident)
     if values.variant == VirtioVsockConfig.driver:
@@ -272,7 +278,7 @@ def _check_references(config: Config) -> None:
     rngs = {rng.id for rng in config.rngs}
     used: set[str] = set()
     for device in config.devices:
-        if isinstance(device, VirtioVsockConfig | VirtioNetConfig):
+        if isinstance(device, VirtioVsockConfig | VirtioNetConfig | VhostUserBlkConfig | VhostUserFsConfig):
             continue
         if isinstance(device, VirtioRngConfig):
             if device.rng and device.rng not in rngs:

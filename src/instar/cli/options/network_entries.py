@@ -1,0 +1,53 @@
+"""The table rows of networking."""
+
+from __future__ import annotations
+
+from instar.cli.options.table import Key, Option
+
+_ID = Key("id", "id", "name of this network back end", required=True)
+_PATH_LIMIT = 107  # bytes, sun_path without its NUL
+
+
+def _address(prefix: str, what: str, *, kinds: tuple[str, ...]) -> tuple[Key, ...]:
+    """Return the keys of one address."""
+    keys = [
+        Key(f"{prefix}.type", "choice", what, choices=kinds),
+        Key(f"{prefix}.path", "text", "of type unix: the socket's path", low=1, high=_PATH_LIMIT),
+        Key(f"{prefix}.host", "text", "of type inet: name or address", low=1, high=255),
+        Key(f"{prefix}.port", "int", "of type inet: port", high=65535),
+    ]
+    if "fd" in kinds:
+        help_text = "of type fd: an inherited descriptor's number, or its name given with getfd"
+        keys.append(Key(f"{prefix}.str", "text", help_text, low=1, high=255))
+    return tuple(keys)
+
+
+NETDEV_OPTION = Option(
+    "netdev", "typed", "where the frames of a network card go", group="Back ends",
+    metavar="[type=]KIND,id=ID", repeat="list", implied="type", json=True,
+    variants={
+        "tap": (_ID,
+            Key("ifname", "text", "interface to make or join", low=1, high=15,
+                default="a free name"),
+            Key("fd", "text", "an open tap instead: an inherited descriptor's number, or its name given with getfd",
+                low=1, high=255),
+            Key("vnet_hdr", "flag", "leave checksums and segmentation to the other side", default="on"),
+            Key("script", "choice", "no program is run for the interface", choices=("no",),
+                default="no"),
+            Key("downscript", "choice", "as script", choices=("no",), default="no"),
+        ),
+        "stream": (_ID,
+            Key("server", "flag", "listen there; off: connect", default="off"),
+            *_address("addr", "what the stream is", kinds=("unix", "inet", "fd")),
+        ),
+        "dgram": (_ID,
+            *_address("local", "what the socket is", kinds=("unix", "inet", "fd")),
+            *_address("remote", "where to; not with local.type=fd", kinds=("unix", "inet")),
+        ),
+    },
+)  # fmt: skip
+NET_DEVICE_KEYS = (
+    Key("netdev", "id", "id of a -netdev", required=True),
+    Key("mac", "text", "address of the card, as 52:54:00:12:34:56", low=17, high=17,
+        default="52:54:00:12:34:56, the next card's one more"),
+)  # fmt: skip

@@ -1,0 +1,7 @@
+"""Network back ends: where the frames of a guest's card go, and come from."""
+
+from instar.netdev.base import NetBackend
+from instar.netdev.spec import NetSpec
+from instar.netdev.table import Netdevs
+
+__all__ = ["NetBackend", "NetSpec", "Netdevs"]

@@ -1,0 +1,37 @@
+"""What a network back end is to be, as the user said it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class NetSpec:
+    """A kind and its options, checked already; values are texts (``on``, ``off``, numbers in decimal).
+
+    Attributes:
+        kind: ``tap``, ``stream`` or ``dgram``.
+        id: Unique name.
+        options: Key to value, as on the command line, without ``id``.
+    """
+
+    __slots__ = ("id", "kind", "options")
+
+    def __init__(self, kind: str, ident: str, options: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.id = ident
+        self.options = dict(options)
+
+    def text(self, key: str) -> str:
+        """Return a value, "" if it was not given."""
+        return self.options.get(key, "")
+
+    def on(self, key: str, *, default: bool) -> bool:
+        """Return a flag."""
+        return self.options.get(key, "on" if default else "off") == "on"
+
+    @property
+    def vnet_hdr(self) -> bool:
+        """Whether frames carry an offload header: checksums and segmentation may be left to the other side."""
+        return self.kind == "tap" and self.on("vnet_hdr", default=True)
