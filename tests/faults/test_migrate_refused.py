@@ -70,9 +70,30 @@ def test_command_without_incoming_is_refused(vm: Vm) -> None:
     assert_unharmed(vm, footprint)
 
 
+@pytest.mark.parametrize(
+    ("incoming", "uri"),
+    [
+        ("file:/elsewhere/vm.state", "memfd:"),
+        ("memfd:", "file:/elsewhere/vm.state"),
+        ("file:/elsewhere/vm.state", "file:/elsewhere/vm.state,offset=4096"),
+    ],
+)
+def test_command_that_looks_for_the_state_elsewhere_is_refused(
+    vm: Vm, incoming: str, uri: str
+) -> None:
+    footprint = vm.footprint()
+    vm.prepare_update(command=[*vm.argv, "-incoming", incoming])
+    reply = vm.qmp.raw("migrate", uri=uri)
+    assert (
+        reply["error"]["desc"]
+        == f"cpr-exec-command has -incoming {incoming}, but the state would be in {uri}"
+    )
+    assert_unharmed(vm, footprint)
+
+
 def test_full_disk_for_the_state_is_told_and_survived(vm: Vm) -> None:
     footprint = vm.footprint()
-    vm.qmp.command("migrate", uri="file:/dev/full")
+    vm.qmp.command("migrate", uri=vm.prepare_update(uri="file:/dev/full"))
     vm.qmp.wait_event("MIGRATION", status="failed")
     vm.qmp.wait_event("RESUME")
     assert (
@@ -99,6 +120,7 @@ def test_full_disk_for_the_state_is_told_and_survived(vm: Vm) -> None:
 )
 def test_state_file_that_cannot_be_made_is_refused(vm: Vm, uri: str, text: str) -> None:
     footprint = vm.footprint()
+    vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
     reply = vm.qmp.raw("migrate", uri=uri.format(folder=vm.folder))
     assert reply["error"]["desc"].startswith(text.format(folder=vm.folder))
     assert_unharmed(vm, footprint)
@@ -106,6 +128,7 @@ def test_state_file_that_cannot_be_made_is_refused(vm: Vm, uri: str, text: str) 
 
 def test_pipe_as_the_state_file_is_refused_without_waiting_for_its_reader(vm: Vm) -> None:
     footprint = vm.footprint()
+    vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
     pipe = vm.folder / "pipe"
     os.mkfifo(pipe)
     text = f"cannot open migration file {pipe}: "
@@ -151,7 +174,7 @@ def test_state_file_that_somebody_removes_does_not_hide_why_the_update_failed(vm
     target = vm.folder / "target"
     target.write_text("#!/bin/sh\n")
     target.chmod(0o755)
-    uri = vm.prepare_update(command=[str(target), "-incoming", "memfd:"])
+    uri = vm.prepare_update(command=[str(target), "-incoming", "defer"])
     pause = {"capability": "pause-before-switchover", "state": True}
     vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
     vm.qmp.command("migrate", uri=uri)
