@@ -16,7 +16,7 @@ LAYERS = [
     {"machine"},
     {"boards"},
     {"cpu", "devices"},
-    {"virtio", "chardev", "block", "netdev"},
+    {"virtio", "chardev", "block", "netdev", "vsock"},
     {"memory"},
     {"events", "log", "loop", "signals", "stateful"},
     {"cpr", "units"},
