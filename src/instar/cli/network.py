@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.cli.options.network import parse_netdev
 from instar.devices.virtio_net import VirtioNet
 from instar.machine.network import NetCard, NetLine
 from instar.netdev import NetSpec
@@ -10,6 +11,38 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from instar.cli.options.config import NetdevConfig, VirtioNetConfig
     from instar.cli.vm import Vm
+    from instar.netdev import NetBackend, Netdevs
+
+
+class Network:
+    """Cards and back ends as monitors act on them."""
+
+    __slots__ = ("_netdevs", "cards")
+
+    def __init__(self, netdevs: Netdevs) -> None:
+        self._netdevs = netdevs
+        self.cards: list[NetCard] = []
+
+    @property
+    def backends(self) -> list[NetBackend]:
+        """The back ends in the order in which they were made."""
+        return list(self._netdevs)
+
+    def add(self, argument: str) -> None:
+        """Make a back end at run time.
+
+        Raises:
+            ConfigError, CommandError, HostError: it cannot be made; nothing changed.
+        """
+        self._netdevs.add(spec_of(parse_netdev(argument)))
+
+    def remove(self, ident: str) -> None:
+        """Delete a back end.
+
+        Raises:
+            CommandError: there is none of that name.
+        """
+        self._netdevs.remove(ident)
 
 
 def plan_netdevs(vm: Vm) -> None:
@@ -32,5 +65,5 @@ def make_card(vm: Vm, config: VirtioNetConfig) -> VirtioNet:
     device = VirtioNet(line, mac=mac, state_id=f"virtio-net/{name}")
     vm.netdevs.use(config.netdev, line)
     ident = config.id or f"{config.driver}.{config.slot}"
-    vm.cards.append(NetCard(vm.machine, device, ident, config.driver, config.netdev))
+    vm.network.cards.append(NetCard(vm.machine, device, ident, config.driver, config.netdev))
     return device

@@ -8,6 +8,7 @@ from instar import log
 from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
+from instar.cli.network import Network
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
 from instar.netdev import Netdevs
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import ClassVar
 
+    from instar.block import RawBlock
     from instar.chardev import Chardev
     from instar.cli.options import ChardevConfig, Config, MonitorConfig
     from instar.cpr.carriers import Adopted
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from instar.cpr.state import State
     from instar.loop import Loop
     from instar.machine.machine import Machine
-    from instar.machine.network import NetCard
     from instar.migration.migration import Migration
     from instar.monitor.monitor import Monitor
     from instar.stateful import Stateful
@@ -86,9 +87,10 @@ class Vm:
         self.named_fds = NamedFdTable(fds)
         self.monitor_slots: list[MonitorSlot] = []
         self.host_parts: list[HostPart] = []
+        self.disks: dict[str, RawBlock] = {}
         self.frontends: list[Frontend] = []  # of vhost-user, host parts too
         self.netdevs = Netdevs(loop, fds, self._emit)
-        self.cards: list[NetCard] = []
+        self.network = Network(self.netdevs)
         self.machine: Machine
         self.migration: Migration
 
@@ -120,7 +122,7 @@ class Vm:
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
         chardevs = [part for device in self.chardevs.values() for part in device.parts()]
-        return [self._added, *chardevs, *self.host_parts, self.netdevs, *self.monitor_slots]
+        return [self._added, *chardevs, *self.host_parts, *self.disks.values(), self.netdevs, *self.monitor_slots]
 
     def save_fds(self, fds: Fds) -> None:
         """Name the descriptors of character devices; the other owners name theirs when they open them."""

@@ -90,6 +90,11 @@ class BlockInfo(Protocol):
         """Whether the guest may only read."""
         ...
 
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was counted, by the names of QEMU's BlockDeviceStats."""
+        ...
+
 
 class RegionInfo(Protocol):
     """One region of the guest's physical address space."""
@@ -150,6 +155,14 @@ class Machine(Protocol):
     @property
     def block_devices(self) -> Sequence[BlockInfo]:
         """The disks."""
+        ...
+
+    def resize_disk(self, ident: str, size: int, /) -> None:
+        """Give a disk another size in bytes and tell the guest.
+
+        Raises:
+            CommandError: there is none of that name, or it cannot have that size.
+        """
         ...
 
     @property
@@ -278,6 +291,99 @@ class NamedFds(Protocol):
         ...
 
 
+class NetFilter(Protocol):
+    """What a guest lets its card receive."""
+
+    promiscuous: bool
+    all_multicast: bool
+    all_unicast: bool
+    no_multicast: bool
+    no_unicast: bool
+    no_broadcast: bool
+    unicast: bytes
+    multicast: bytes
+    unicast_overflow: bool
+    multicast_overflow: bool
+
+
+class NetCardInfo(Protocol):
+    """A network card (``instar.machine.network.NetCard``)."""
+
+    @property
+    def id(self) -> str:
+        """Unique name."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Driver's name."""
+        ...
+
+    @property
+    def netdev(self) -> str:
+        """Name of its back end, which may be absent."""
+        ...
+
+    @property
+    def mac(self) -> str:
+        """Its address now."""
+        ...
+
+    @property
+    def link(self) -> bool:
+        """Whether the cable is plugged in."""
+        ...
+
+    def set_link(self, *, up: bool) -> None:
+        """Plug or pull the cable."""
+        ...
+
+    def filter(self) -> NetFilter:
+        """Return what the guest wants to receive."""
+        ...
+
+
+class NetBackendInfo(Protocol):
+    """A network back end."""
+
+    @property
+    def id(self) -> str:
+        """Unique name."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+        ...
+
+    @property
+    def info(self) -> str:
+        """Its other end."""
+        ...
+
+
+class Network(Protocol):
+    """Network cards and back ends."""
+
+    @property
+    def cards(self) -> Sequence[NetCardInfo]:
+        """The cards."""
+        ...
+
+    @property
+    def backends(self) -> Sequence[NetBackendInfo]:
+        """The back ends."""
+        ...
+
+    def add(self, argument: str, /) -> None:
+        """Make a back end: the argument of ``-netdev``, or a JSON object of the same keys."""
+        ...
+
+    def remove(self, ident: str, /) -> None:
+        """Delete a back end."""
+        ...
+
+
 class Context(Protocol):
     """Everything that a command may act on."""
 
@@ -294,6 +400,19 @@ class Context(Protocol):
     @property
     def chardevs(self) -> Mapping[str, Chardev]:
         """Character devices by id, in the order of creation."""
+        ...
+
+    def add_chardev(self, argument: str, /) -> Chardev:
+        """Make a character device as ``-chardev`` with this argument does; it crosses updates, too."""
+        ...
+
+    def remove_chardev(self, ident: str, /) -> None:
+        """Close a character device that nobody uses."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """Network cards and back ends."""
         ...
 
     @property
@@ -314,6 +433,9 @@ class ClientContext:
         self.machine = program.machine
         self.migration = program.migration
         self.chardevs = program.chardevs
+        self.add_chardev = program.add_chardev
+        self.remove_chardev = program.remove_chardev
         self.named_fds = program.named_fds
+        self.network = program.network
         self.loop = program.loop
         self.take_gift = client.take_gift

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 from instar.chardev.base import Chardev
 from instar.chardev.null import NullChardev
+from instar.chardev.ringbuf import RingChardev
+from instar.devices.virtio_net import NetState
 from instar.errors import CommandError, GuestMemoryError
 from instar.events import EventBus
 
@@ -83,7 +85,7 @@ class FakeMachine:
         return [
             SimpleNamespace(
                 id="disk0", device="/machine/virtio-mmio/0", filename="disk.img", size=1 << 20,
-                read_only=False,
+                read_only=False, counters={"rd_bytes": 512, "rd_operations": 1},
             )
         ]  # fmt: skip
 
@@ -96,6 +98,9 @@ class FakeMachine:
 
     def set_replay_break(self, icount):
         self.done.append(("replay_break", icount))
+
+    def resize_disk(self, ident, size):
+        self.done.append(("resize", ident, size))
 
     def read_physical(self, gpa, length):
         if not RAM <= gpa <= gpa + length <= RAM + 4096:
@@ -162,14 +167,52 @@ class FakeNamedFds:
         return self.kept.pop(name, None) is not None
 
 
+class FakeNetCard:
+    id = "net0"
+    model = "virtio-net-device"
+    netdev = "n0"
+    mac = "52:54:00:12:34:56"
+    link = True
+
+    def set_link(self, *, up):
+        self.link = up
+
+    def filter(self):
+        return NetState(mac=bytes.fromhex(self.mac.replace(":", "")))
+
+
+class FakeNetwork:
+    def __init__(self):
+        self.cards = [FakeNetCard()]
+        self.backends = [SimpleNamespace(id="n0", kind="stream", info="connected,unix:switch")]
+        self.added = []
+
+    def add(self, argument):
+        self.added.append(argument)
+
+    def remove(self, ident):
+        self.backends = [backend for backend in self.backends if backend.id != ident]
+
+
 class FakeContext:
     def __init__(self):
         self.machine = FakeMachine()
         self.migration = FakeMigration()
         self.loop = FakeLoop()
         self.named_fds = FakeNamedFds()
-        self.chardevs = {"serial0": NullChardev("serial0", self.loop)}
+        self.network = FakeNetwork()
+        ring = RingChardev("ring0", 64, self.loop)
+        ring.write(b"abc")
+        self.chardevs = {"serial0": NullChardev("serial0", self.loop), "ring0": ring}
+        self.added = []
         self.gifts = [7]
+
+    def add_chardev(self, argument, /):
+        self.added.append(argument)
+        return NullChardev("c1", self.loop)
+
+    def remove_chardev(self, ident, /):
+        self.chardevs.pop(ident)
 
     def take_gift(self):
         return self.gifts.pop(0) if self.gifts else -1

@@ -12,6 +12,7 @@ from instar.monitor.commands import (
     memory,
     migration,
     monitor,
+    network,
     replay,
 )
 
@@ -24,5 +25,5 @@ if TYPE_CHECKING:
 WAITS: Final[dict[str, Callable[[Context], str | None]]] = {"migrate": migration.outcome}
 
 __all__ = [
-    "WAITS", "block", "chardev", "cpu", "machine", "memory", "migration", "monitor", "replay",
+    "WAITS", "block", "chardev", "cpu", "machine", "memory", "migration", "monitor", "network", "replay",
 ]  # fmt: skip
