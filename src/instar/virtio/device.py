@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, ClassVar, Protocol
 
     from instar.cpr.state import State
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
         def config_changed(self) -> None:
             """Tell the driver to read the configuration space again."""
+            ...
+
+        def broken(self, why: str, /) -> None:
+            """Ask for a reset: the host's side of the device is gone; ``why`` is logged."""
             ...
 
 
@@ -73,12 +77,19 @@ class VirtioDevice:
         """Return the feature bits of this device type that the driver may choose from."""
         return 0
 
+    def withheld(self) -> int:
+        """Return the transport's feature bits that this device cannot have."""
+        return 0
+
     def config(self) -> bytes:
         """Return the configuration space."""
         return b""
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Take a write to the configuration space; what is read-only ignores it."""
+
+    def begin(self, queues: Sequence[Queue], *, again: bool) -> None:
+        """Serve the rings: the driver is ready, or (``again``) was when the state just loaded was saved."""
 
     def stop(self) -> None:
         """Return when nothing is in flight on the host: all chains taken were answered."""

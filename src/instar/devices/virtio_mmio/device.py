@@ -147,6 +147,14 @@ class VirtioMmio:
         for queue in self.queues:
             if queue.state.ready:
                 self.run(self.device.resume, queue)
+        if self.state.status & f.DRIVER_OK and not self.state.status & (f.NEEDS_RESET | f.FAILED):
+            self._begin(again=True)
+
+    def _begin(self, *, again: bool) -> None:
+        try:
+            self.device.begin(self.queues, again=again)
+        except GuestError as e:
+            self._fault(e)
 
     def _adopt(self, state: VirtioMmioState) -> None:
         self.state = state
@@ -178,10 +186,18 @@ class VirtioMmio:
         if self.state.status & f.DRIVER_OK:
             self._raise(_CONFIG)
 
+    def broken(self, why: str) -> None:
+        """Ask for a reset: the host's side of the device is gone."""
+        log.limited("warning", self.state_id, f"{why}; the device needs a reset")
+        self._ask_for_reset()
+
     def _fault(self, error: GuestError) -> None:
-        state = self.state
-        state.faults += 1
+        self.state.faults += 1
         log.guest(self.state_id, f"{error}; the device needs a reset")
+        self._ask_for_reset()
+
+    def _ask_for_reset(self) -> None:
+        state = self.state
         if not state.status & f.NEEDS_RESET:
             state.status |= f.NEEDS_RESET
             if state.status & f.DRIVER_OK:  # 2.1.2
@@ -195,7 +211,7 @@ class VirtioMmio:
         self.irq.set(True)
 
     def _offered(self) -> int:
-        return TRANSPORT_FEATURES | self.device.offered()
+        return TRANSPORT_FEATURES & ~self.device.withheld() | self.device.offered()
 
     def _give_features(self) -> None:
         for queue in self.queues:
@@ -340,6 +356,8 @@ class VirtioMmio:
             raise GuestError("DRIVER_OK without FEATURES_OK")
         state.status |= added
         self._give_features()
+        if added & f.DRIVER_OK:
+            self._begin(again=False)
 
     def _notified(self, index: int) -> None:
         """Serve queue ``index``: the driver added chains."""

@@ -1,0 +1,84 @@
+"""Make the devices that other programs serve, and start those programs."""
+
+from __future__ import annotations
+
+from instar.children import Children, ChildSpec
+from instar.cli.options.config import VhostUserBlkConfig, VhostUserFsConfig
+from instar.devices.vhost_user_blk import VhostUserBlk
+from instar.devices.vhost_user_fs import VhostUserFs
+from instar.vhostuser import Frontend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from instar.cli.vm import Vm
+    from instar.devices.vhost_user import VhostUserDevice
+    from instar.memory import AddressSpace
+
+    VhostConfig = VhostUserBlkConfig | VhostUserFsConfig
+
+CHILD_PATIENCE_S: Final = 5.0  # a program that we have just started takes a moment to listen
+
+
+def start_children(vm: Vm) -> None:
+    """Start what ``-child`` names, unless the program before did: its children come with its state.
+
+    Raises:
+        InstarError: one cannot be started; those that were are in ``vm``, to be ended.
+    """
+    specs = [ChildSpec(c.name, c.command, c.restart) for c in vm.config.children]
+    if not specs and not vm.resumed:
+        return
+    children = Children(specs, vm.loop)
+    vm.host_parts.append(children)
+    if vm.resumed:
+        vm.loop.call_soon(children.start_new)
+    else:
+        children.start()
+
+
+def vhost_ids(vm: Vm) -> set[str]:
+    """Return the ids of character devices that are connections to back ends, not byte streams."""
+    return {
+        device.chardev
+        for device in vm.config.devices
+        if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig)
+    }
+
+
+def make_vhost_devices(vm: Vm, space: AddressSpace) -> dict[int, VhostUserDevice]:
+    """Return the devices over vhost-user by slot.
+
+    Raises:
+        InstarError: RAM is not shared, nobody listens, or it does not speak the protocol.
+    """
+    return {
+        device.slot: _make_device(vm, space, device)
+        for device in vm.config.devices
+        if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig)
+    }
+
+
+def _make_device(vm: Vm, space: AddressSpace, config: VhostConfig) -> VhostUserDevice:
+    machine = vm.machine
+    (path,) = [c.path for c in vm.config.chardevs if c.id == config.chardev]
+    is_disk = isinstance(config, VhostUserBlkConfig)
+    frontend = Frontend(
+        config.chardev,
+        path,
+        len(VhostUserBlk.queues if is_disk else VhostUserFs.queues),
+        ram=space.ram,
+        loop=vm.loop,
+        lock=machine.lock,
+        running=lambda: machine.running,
+        fds=vm.fds,
+        patience_s=CHILD_PATIENCE_S if vm.config.children else 0.0,
+    )
+    vm.host_parts.insert(0, frontend)
+    vm.frontends.append(frontend)
+    machine.at_each_run(frontend.resume)
+    name = config.id or str(config.slot)
+    if isinstance(config, VhostUserBlkConfig):
+        return VhostUserBlk(frontend, state_id=f"vhost-user-blk/{name}")
+    return VhostUserFs(frontend, tag=config.tag, state_id=f"vhost-user-fs/{name}")

@@ -1,0 +1,7 @@
+"""The front end of the vhost-user protocol: a program on this host serves a guest's rings."""
+
+from instar.vhostuser.connection import Connection
+from instar.vhostuser.frontend import Frontend
+from instar.vhostuser.protocol import BackendError
+
+__all__ = ["BackendError", "Connection", "Frontend"]
