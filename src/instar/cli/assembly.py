@@ -14,7 +14,13 @@ from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
 from instar.boards.firmware import Firmware
 from instar.boards.virt_fdt import virt_fdt
 from instar.chardev import front_end
-from instar.cli.options.config import VirtioBlkConfig, VirtioVsockConfig
+from instar.cli.daemons import make_vhost_devices, start_children, vhost_ids
+from instar.cli.options.config import (
+    VhostUserBlkConfig,
+    VhostUserFsConfig,
+    VirtioBlkConfig,
+    VirtioVsockConfig,
+)
 from instar.cli.vm import MonitorSlot, Vm
 from instar.cpu.rv64 import Core, address_of
 from instar.devices.virtio_blk import VirtioBlk
@@ -65,6 +71,7 @@ def assemble(
         InstarError: something cannot be made; what was made so far is in ``vm``, to be closed.
     """
     config = vm.config
+    start_children(vm)
     console = _make_chardevs(vm, announce)
     vm.machine = Machine(
         name=config.name,
@@ -87,8 +94,10 @@ def assemble(
 
 def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     """Make all character devices and places for monitors; returns what the serial port is connected to."""
+    back_ends = vhost_ids(vm)
     for c in vm.config.chardevs:
-        vm.add_chardev(c, announce)
+        if c.id not in back_ends:
+            vm.add_chardev(c, announce)
     # First, because what is typed on a shared terminal goes to the first until Ctrl-A c.
     name = vm.config.serial
     console = front_end(vm.chardevs[name], "serial") if name else None
@@ -140,6 +149,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         reset=machine.request_reset,
     )
     virtio, used_by = _make_virtio(vm, disks)
+    virtio.update(make_vhost_devices(vm, space))
     retriers = [device for device in virtio.values() if isinstance(device, VirtioBlk)]
     board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds))
     harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
@@ -147,7 +157,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         vcpus=vcpus,
         board=board,
         space=space,
-        drainables=[*disks.values(), serial],
+        drainables=[*disks.values(), *vm.frontends, serial],
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
         retriers=retriers,
@@ -204,6 +214,8 @@ def _make_virtio(
     used_by: dict[str, str] = {}
     rngs = {rng.id: rng for rng in vm.config.rngs}
     for device in vm.config.devices:
+        if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig):
+            continue
         name = device.id or str(device.slot)
         if isinstance(device, VirtioBlkConfig):
             disk = disks[device.drive]

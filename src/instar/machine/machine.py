@@ -91,6 +91,7 @@ class Machine:
         self._on_shutdown: ShutdownAction = on_shutdown
         self._ending = False
         self._waiting: list[Callable[[], object]] = []  # for the machine to run
+        self._at_run: list[Callable[[], object]] = []
         self._main_thread = _thread.get_ident()
 
     def attach(self, parts: Parts) -> None:
@@ -123,6 +124,10 @@ class Machine:
             self.locked(callback)
         else:
             self._waiting.append(callback)
+
+    def at_each_run(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` with the machine lock held whenever the harts are about to run after a stop."""
+        self._at_run.append(callback)
 
     @property
     def runstate(self) -> RunState:
@@ -176,7 +181,7 @@ class Machine:
         self.take_disks()
         self._states.set("running")
         waiting, self._waiting = self._waiting, []
-        for callback in waiting + [device.retry for device in self._retriers]:
+        for callback in waiting + [device.retry for device in self._retriers] + self._at_run:
             self.locked(callback)
         self._run_harts()
         self.events.emit(
