@@ -234,3 +234,26 @@ def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(ticker: Path) ->
         vm.console.wait(b"tick", len(vm.console.text))
         vm.qmp.command("migrate-set-parameters", mode="normal")
         assert "blocked-reasons" not in vm.qmp.command("query-migrate")
+
+
+def test_file_that_was_there_keeps_its_size_when_the_migration_is_off(vm: Vm, tmp_path: Path) -> None:
+    path = tmp_path / "old"
+    path.write_bytes(b"x" * 100)
+    capability = {"capability": "pause-before-switchover", "state": True}
+    vm.qmp.command("migrate-set-capabilities", capabilities=[capability])
+    vm.qmp.command("migrate", uri=vm.prepare_update(uri=f"file:{path}"))
+    vm.qmp.wait_event("MIGRATION", status="pre-switchover")
+    vm.qmp.command("migrate_cancel")
+    assert path.read_bytes() == b"x" * 100
+
+
+def test_stop_while_a_migration_waits_is_obeyed_when_it_is_off(vm: Vm) -> None:
+    capability = {"capability": "pause-before-switchover", "state": True}
+    vm.qmp.command("migrate-set-capabilities", capabilities=[capability])
+    vm.qmp.command("migrate", uri=vm.prepare_update())
+    vm.qmp.wait_event("MIGRATION", status="pre-switchover")
+    vm.qmp.command("stop")
+    vm.qmp.command("migrate_cancel")
+    assert vm.qmp.command("query-status") == {"status": "paused", "running": False}
+    vm.qmp.command("cont")
+    vm.console.wait(b"tick", len(vm.console.text))

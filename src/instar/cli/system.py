@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
-GIL_TURN_S: Final = 0.0005  # a guest at a device waits no longer than this for what the main thread is doing
+GIL_TURN_S: Final = (
+    0.0005  # a guest at a device waits no longer than this for what the main thread is doing
+)
 
 
 class IncomingError(InstarError):
@@ -149,7 +151,9 @@ def _set_up_process(config: Config) -> None:
     if config.pidfile:
         try:
             fd = os.open(
-                config.pidfile, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644
+                config.pidfile,
+                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK,
+                0o644,
             )
         except OSError as e:
             raise ConfigError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
+from instar.cpr.state import State, flag, i, state, u
 from instar.cpu.rv64.state import CoreState, HartState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
-    from instar.cpr.state import State
     from instar.cpu.rv64 import Core
 
 
@@ -57,3 +57,41 @@ class CoreBox:
     def load_state(self, state: CoreState) -> None:
         """Take over; load this before the harts."""
         self._core.load_shared({name: getattr(state, name) for name in CoreState.state_fields})
+
+
+@state("cpu-model", version=1)
+class ModelState(State):
+    """What of the harts the command line decides and the guest can tell apart."""
+
+    harts: int = u(8, "Number of harts.", default=1)
+    sstc: bool = flag("Supervisor mode may use stimecmp itself.")
+    icount_shift: int = i(
+        8, "An instruction takes 2**icount_shift ns of virtual time; -1: real time.", default=-1
+    )
+
+
+class ModelBox:
+    """Checks that the harts found are the harts that were left."""
+
+    __slots__ = ("_state",)
+    state_id = "cpu-model"
+    state_class: ClassVar[type[State]] = ModelState
+
+    def __init__(self, state: ModelState) -> None:
+        self._state = state
+
+    def save_state(self) -> ModelState:
+        """Return what the command line decided."""
+        return self._state
+
+    def check_against(self, state: ModelState) -> None:
+        """Refuse other harts (StateInvalidError); nothing was changed."""
+        for name in ModelState.state_fields:
+            theirs, ours = getattr(state, name), getattr(self._state, name)
+            if theirs != ours:
+                raise StateInvalidError(
+                    f"cpu-model.{name}: the guest has {theirs}, this command line gives {ours}"
+                )
+
+    def load_state(self, state: ModelState) -> None:
+        """Do nothing more: it is what was checked."""

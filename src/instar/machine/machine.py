@@ -167,8 +167,22 @@ class Machine:
         """Pause the machine, as the user wants (``stop``); while a migration comes in: stay paused after it."""
         if self.runstate == "inmigrate":
             self.autostart = False
+        elif self.runstate == "finish-migrate" and self.state.runstate == "running":
+            self.state.runstate = (
+                "paused"  # what it will be when the migration is over, here or there
+            )
         elif self.running:
             self.halt("paused")
+
+    def go_back(self) -> None:
+        """Do again what :meth:`note_runstate` saw: a migration is off. A machine that is ending stays as it is."""
+        if self.state.runstate == "running":
+            if not self._ending:
+                self.resume()
+            return
+        for known in TRANSITIONS:
+            if known == self.state.runstate:
+                self._states.set(known)
 
     def resume(self) -> None:
         """Let the harts run and tell so (RESUME); running already is fine.
@@ -226,6 +240,24 @@ class Machine:
         """Give the disks up for another program (their locks, after a flush); running again takes them back."""
         for disk in self._disks:
             disk.inactivate()
+
+    def resize_disk(self, ident: str, size: int) -> None:
+        """Give the disk ``ident`` another size, in bytes, and tell the guest.
+
+        Raises:
+            CommandError: there is none of that name, or it cannot have that size; nothing changed.
+            HostError: the host refused; nothing changed.
+        """
+        for disk in self._disks:
+            if disk.id == ident:
+                break
+        else:
+            raise CommandError(f"Cannot find device='{ident}' nor node-name='{ident}'")
+        with self.lock:
+            disk.resize(size)
+            for device in self._retriers:
+                if device.block is disk:
+                    device.resized()
 
     @property
     def needs_reset(self) -> bool:

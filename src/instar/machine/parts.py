@@ -28,7 +28,16 @@ if TYPE_CHECKING:
             ...
 
     class Retrier(Protocol):
-        """A device that keeps failed requests until the machine runs again."""
+        """A device with a disk; it keeps failed requests until the machine runs again."""
+
+        @property
+        def block(self) -> object:
+            """Return its back end."""
+            ...
+
+        def resized(self) -> object:
+            """Show the guest the back end's new size; the lock is held."""
+            ...
 
         @property
         def stalled(self) -> bool:
@@ -120,6 +129,11 @@ class Disk:
     def read_only(self) -> bool:
         """Whether the guest may only read."""
         return self._block.read_only
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """What was counted, by the names of QEMU's BlockDeviceStats."""
+        return self._block.state.counters()
 
 
 class Cpu:

@@ -198,7 +198,8 @@ def _map(spec: BackendSpec, fd: int, *, adopted: bool) -> RamBlock:
     try:
         mapping = mmap.mmap(fd, spec.size, flags | _MAP_NORESERVE)
     except (OSError, ValueError) as e:
-        raise HostError(f"memory backend {spec.id}: cannot map {spec.size} bytes: {e}") from e
+        why = os.strerror(e.errno or 0) if isinstance(e, OSError) else e
+        raise HostError(f"memory backend {spec.id}: cannot map {spec.size} bytes: {why}") from e
     if spec.prealloc and not adopted:  # an inherited block keeps its pages; touching them is pause
         _populate(spec, mapping)
     return RamBlock(spec.id, mapping, fd=fd, share=spec.share and fd >= 0, adopted=adopted)

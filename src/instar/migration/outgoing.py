@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from instar.cpr.lifecycle import PhaseEvent
     from instar.cpr.state import Record
-    from instar.machine.runstate import RunState
     from instar.migration.channels import Address
     from instar.migration.migration import Migration
 
@@ -76,7 +75,7 @@ class Outgoing:
         self._carrier: ExecCarrier | None = None
         self._channel = -1
         self._created = False
-        self._before: RunState | None = None
+        self._size = -1  # of a file that was there before, bytes
         self._masked: set[int] = set()
         self._fds = migration.fds
         self.report = Report(self._mode, VERSION)
@@ -187,8 +186,11 @@ class Outgoing:
                 self._channel = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
                 return
             self._open_file(address.path)
-            if self._mode != "normal" and stat.S_ISREG(os.fstat(self._channel).st_mode):
-                _reserve(self._channel, address.offset)
+            info = os.fstat(self._channel)
+            if stat.S_ISREG(info.st_mode):
+                self._size = info.st_size
+                if self._mode != "normal":
+                    _reserve(self._channel, address.offset)
         except OSError as e:
             raise HostError(
                 f"cannot open migration file {address.path}: {os.strerror(e.errno or 0)}"
@@ -202,8 +204,10 @@ class Outgoing:
             self._channel = open_file(path, os.O_WRONLY)
 
     def close_channel(self) -> None:
-        """Close the channel and remove a file that this migration made."""
+        """Close the channel; remove a file that this migration made, give one that was there its size back."""
         if self._channel >= 0:
+            if self._size >= 0 and not self._created:
+                os.ftruncate(self._channel, self._size)
             os.close(self._channel)
             self._channel = -1
         if self._created:
@@ -220,7 +224,6 @@ class Outgoing:
     def stop_vm(self) -> None:
         """Stop the guest, remembering what it did."""
         log.hold()  # nothing is written while the guest stands still
-        self._before = self._machine.runstate
         self._machine.note_runstate()
         if self._machine.running:
             self.report.stopped_ns = monotonic_ns()
@@ -231,10 +234,7 @@ class Outgoing:
         self._migration.set_status(
             "cancelled" if self._migration.status == "cancelling" else "failed"
         )
-        if self._before == "running" and not self._machine.ending:
-            self._machine.resume()
-        elif self._before is not None:
-            self._machine.set_runstate(self._before)
+        self._machine.go_back()
 
     # save: the guest stands still
 
