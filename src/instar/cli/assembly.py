@@ -15,20 +15,25 @@ from instar.boards.firmware import Firmware
 from instar.boards.virt_fdt import virt_fdt
 from instar.chardev import front_end
 from instar.cli.daemons import make_vhost_devices, start_children, vhost_ids
+from instar.cli.network import make_card, plan_netdevs
 from instar.cli.options.config import (
     VhostUserBlkConfig,
     VhostUserFsConfig,
+    VirtioBalloonConfig,
     VirtioBlkConfig,
+    VirtioNetConfig,
     VirtioVsockConfig,
 )
 from instar.cli.vm import MonitorSlot, Vm
 from instar.cpu.rv64 import Core, address_of
+from instar.devices.virtio_balloon import VirtioBalloon
 from instar.devices.virtio_blk import VirtioBlk
 from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
 from instar.devices.virtio_vsock import VirtioVsock
+from instar.machine.balloon import RamPages
 from instar.machine.bus import Bus
 from instar.machine.clock import MachineClock
-from instar.machine.cpus import CoreBox, HartBox
+from instar.machine.cpus import CoreBox, HartBox, ModelBox, ModelState
 from instar.machine.machine import Machine
 from instar.machine.parts import MemoryBackend, Parts
 from instar.machine.serial import MachineTimers, SerialLine
@@ -97,7 +102,7 @@ def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     back_ends = vhost_ids(vm)
     for c in vm.config.chardevs:
         if c.id not in back_ends:
-            vm.add_chardev(c, announce)
+            vm.make_chardev(c, announce)
     # First, because what is typed on a shared terminal goes to the first until Ctrl-A c.
     name = vm.config.serial
     console = front_end(vm.chardevs[name], "serial") if name else None
@@ -138,6 +143,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     )
     clock = _make_clock(config, core)
     disks = _make_disks(vm)
+    plan_netdevs(vm)
     ports = virt.BoardPorts(
         serial=serial,
         clock=clock,
@@ -148,11 +154,13 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         poweroff=machine.request_shutdown,
         reset=machine.request_reset,
     )
-    virtio, used_by = _make_virtio(vm, disks)
+    virtio, used_by = _make_virtio(vm, disks, space)
     virtio.update(make_vhost_devices(vm, space))
     retriers = [device for device in virtio.values() if isinstance(device, VirtioBlk)]
     board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds))
     harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
+    shift = -1 if config.icount is None else config.icount.shift
+    model = ModelState(harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=shift)
     return Parts(
         vcpus=vcpus,
         board=board,
@@ -161,7 +169,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
         retriers=retriers,
-        stateful=[clock, CoreBox(core), *harts, *board.stateful],
+        stateful=[clock, ModelBox(model), CoreBox(core), *harts, *board.stateful],
     )
 
 
@@ -193,7 +201,7 @@ def _make_clock(config: Config, core: Core) -> MachineClock:
 
 
 def _make_disks(vm: Vm) -> dict[str, RawBlock]:
-    disks: dict[str, RawBlock] = {}
+    disks = vm.disks
     for b in vm.config.blocks:
         spec = BlockSpec(b.id, b.filename, read_only=b.read_only, discard=b.discard)
         disks[b.id] = open_block(
@@ -207,7 +215,7 @@ def _make_disks(vm: Vm) -> dict[str, RawBlock]:
 
 
 def _make_virtio(
-    vm: Vm, disks: dict[str, RawBlock]
+    vm: Vm, disks: dict[str, RawBlock], space: AddressSpace
 ) -> tuple[dict[int, VirtioDevice], dict[str, str]]:
     """Return the devices by slot, and the path of the device that uses each disk."""
     devices: dict[int, VirtioDevice] = {}
@@ -232,6 +240,18 @@ def _make_virtio(
                 else f"/machine/peripheral-anon/device[{device.slot}]"
             )
             used_by[device.drive] = f"{place}/virtio-backend"
+        elif isinstance(device, VirtioNetConfig):
+            devices[device.slot] = make_card(vm, device)
+        elif isinstance(device, VirtioBalloonConfig):
+            balloon = VirtioBalloon(
+                RamPages(space),
+                vm.machine.balloon.changed,
+                deflate_on_oom=device.deflate_on_oom,
+                reporting=device.free_page_reporting,
+                state_id=f"virtio-balloon/{name}",
+            )
+            vm.machine.balloon.connect(balloon)
+            devices[device.slot] = balloon
         elif isinstance(device, VirtioVsockConfig):
             sockets = UnixVsock(name, device.uds_path, vm.machine, vm.fds)
             vm.host_parts.append(sockets)

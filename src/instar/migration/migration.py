@@ -200,7 +200,11 @@ class Migration:
 
     def restore_host(self, adopted: Adopted) -> None:
         """Let connections, monitors and settings go on where the program before left them."""
-        load_host(adopted.info.get("host"), [self.settings, *self.host.things()], adopted.fds)
+        load_host(
+            adopted.info.get("host"),
+            lambda: [self.settings, *self.host.things()],
+            adopted.fds,
+        )
 
     def expect_incoming(self, adopted: Adopted | None) -> None:
         """Wait for :meth:`incoming`; the machine is in run state inmigrate."""

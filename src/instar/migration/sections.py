@@ -9,7 +9,7 @@ from instar.cpr.state import State, state, subs, text, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any, ClassVar
 
     from instar.cpr.fds import Fds
@@ -147,19 +147,19 @@ def host_records(things: Iterable[Stateful], fds: Fds) -> list[object]:
     return records
 
 
-def load_host(records: object, things: Iterable[Stateful], fds: Fds) -> None:
+def load_host(records: object, things: Callable[[], Iterable[Stateful]], fds: Fds) -> None:
     """Hand ``things`` what :func:`host_records` collected.
 
     The guest does not know these things: one that is not on this command line is left, with a warning, and so is one
-    whose state this version does not understand.
+    whose state this version does not understand. Loading one may make others, whose state follows.
     """
-    by_id = {thing.state_id: thing for thing in things}
     items: list[object] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
     for item in items:
         fields: states.Record = item if isinstance(item, dict) else {}  # pyright: ignore[reportUnknownVariableType]
         ident, version, record = (fields.get(key) for key in ("id", "version", "record"))
         if isinstance(ident, str) and isinstance(version, int) and isinstance(record, dict):
-            _load_one(by_id.get(ident), ident, fields, fds)
+            thing = next((thing for thing in things() if thing.state_id == ident), None)
+            _load_one(thing, ident, fields, fds)
         else:
             log.warning("a state of the host's side is not understood; it is left")
 

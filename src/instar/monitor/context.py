@@ -120,12 +120,40 @@ class RegionInfo(Protocol):
         ...
 
 
+class Balloon(Protocol):
+    """The memory balloon."""
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a device; without one the others mean nothing."""
+        ...
+
+    @property
+    def actual(self) -> int:
+        """Bytes of RAM that the guest has kept."""
+        ...
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """What the guest has told of its memory; asks it to tell again."""
+        ...
+
+    def set_target(self, size: int, /) -> None:
+        """Ask the guest to make do with ``size`` bytes."""
+        ...
+
+
 class Machine(Protocol):
     """The virtual machine."""
 
     name: str  # of -name, "" if none
     uuid: str  # canonical text; all zeros if none was given
     events: EventBus
+
+    @property
+    def balloon(self) -> Balloon:
+        """The balloon, if there is one."""
+        ...
 
     @property
     def runstate(self) -> str:

@@ -61,12 +61,24 @@ class FakeCpu:
 
 
 @dataclass
+class FakeBalloon:
+    present: bool = True
+    actual: int = 128 << 20
+    stats: dict = field(default_factory=lambda: {"stat-free-memory": 73400320})
+    targets: list = field(default_factory=list)
+
+    def set_target(self, size):
+        self.targets.append(size)
+
+
+@dataclass
 class FakeMachine:
     name: str = "demo"
     uuid: str = "00000000-0000-0000-0000-000000000000"
     runstate: str = "running"
     ending: bool = False
     events: EventBus = field(default_factory=EventBus)
+    balloon: FakeBalloon = field(default_factory=FakeBalloon)
     ram_size: int = 128 << 20
     icount: int = 1000
     replay_break: int = -1
