@@ -26,7 +26,16 @@ BUSYBOX = "busybox-static"
 BOOT_MODULES = (
     "virtio_mmio",
 )  # loaded always; the others when there is a device or a file system for them
-MODULES = (*BOOT_MODULES, "virtio_blk", "virtio_rng", "virtio_net", "vsock", "vmw_vsock_virtio_transport", "ext4")
+MODULES = (
+    *BOOT_MODULES,
+    "virtio_blk",
+    "virtio_rng",
+    "virtio_net",
+    "vsock",
+    "vmw_vsock_virtio_transport",
+    "virtio_balloon",
+    "ext4",
+)
 IMAGE_PACKAGE = re.compile(r"linux-image-\d[a-z0-9.+~-]*-riscv64")
 
 

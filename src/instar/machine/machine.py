@@ -13,6 +13,7 @@ from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import State, i, state, text, u
 from instar.errors import CommandError
 from instar.events import EventBus
+from instar.machine.balloon import Balloon
 from instar.machine.parts import Cpu, Disk, Region
 from instar.machine.runstate import NEEDS_RESET, TRANSITIONS, RunStateMachine
 
@@ -82,6 +83,7 @@ class Machine:
         self.loop = loop
         self.lock = _thread.RLock()
         self.events = EventBus()
+        self.balloon = Balloon(self)
         self.stateful: list[Stateful] = [self]
         self.state = MachineState()
         self.autostart = True

@@ -113,12 +113,32 @@ class RamBlock:
 
     def clear(self) -> None:
         """Make all bytes zero, giving their pages back to the host where it can."""
+        self.give_back(0, self.size)
+
+    def give_back(self, start: int, length: int) -> None:
+        """Make ``length`` bytes from ``start`` zero, giving their pages back to the host where it can.
+
+        Args:
+            start: A multiple of the host's page size, or the bytes stay with the host.
+            length: Bytes, inside the block.
+        """
+        advice = mmap.MADV_REMOVE if self.share else mmap.MADV_DONTNEED
         try:
-            self.map.madvise(mmap.MADV_REMOVE if self.share else mmap.MADV_DONTNEED)
-        except OSError:  # a file system without holes
-            for start in range(0, self.size, len(_ZEROS)):
-                end = min(self.size, start + len(_ZEROS))
-                self.view[start:end] = _ZEROS[: end - start]
+            self.map.madvise(advice, start, length)
+        except (
+            OSError,
+            ValueError,
+        ):  # a file system without holes, or pages larger than the guest's
+            self._zero(start, length)
+        else:
+            if self.fd >= 0 and not self.share:  # a private mapping shows its file again
+                self._zero(start, length)
+
+    def _zero(self, start: int, length: int) -> None:
+        end = start + length
+        for at in range(start, end, len(_ZEROS)):
+            part = min(end, at + len(_ZEROS))
+            self.view[at:part] = _ZEROS[: part - at]
 
 
 def open_backend(spec: BackendSpec, fds: FdTable) -> RamBlock:

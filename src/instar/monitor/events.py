@@ -43,6 +43,13 @@ class BlockIoErrorData:
 
 
 @dataclass
+class BalloonData:
+    """What the balloon left the guest."""
+
+    actual: Annotated[int, Arg("RAM that the guest has kept.", unit="bytes")]
+
+
+@dataclass
 class MigrationData:
     """How far a migration is."""
 
@@ -63,6 +70,7 @@ EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "SHUTDOWN": ("The VM shuts down.", ShutdownData),
     "POWERDOWN": ("The guest was asked to power off.", None),
     "BLOCK_IO_ERROR": ("A disk request failed.", BlockIoErrorData),
+    "BALLOON_CHANGE": ("The guest gave RAM back or took some (at most one a second).", BalloonData),
     "MIGRATION": ("A migration changed its status (with capability events).", MigrationData),
     "MIGRATION_PASS": ("A migration begins a pass (with capability events).", PassData),
 }

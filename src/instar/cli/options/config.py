@@ -192,6 +192,26 @@ class VirtioRngConfig(Record):
         self.id = ident
 
 
+class VirtioBalloonConfig(Record):
+    """``-device virtio-balloon-device``."""
+
+    __slots__ = ("deflate_on_oom", "free_page_reporting", "id", "slot")
+    driver: ClassVar[str] = "virtio-balloon-device"
+
+    def __init__(
+        self,
+        *,
+        slot: int,
+        deflate_on_oom: bool = False,
+        free_page_reporting: bool = False,
+        ident: str = "",
+    ) -> None:
+        self.slot = slot
+        self.deflate_on_oom = deflate_on_oom
+        self.free_page_reporting = free_page_reporting
+        self.id = ident
+
+
 class VirtioVsockConfig(Record):
     """``-device virtio-vsock-device``."""
 
@@ -269,7 +289,9 @@ class ChildConfig(Record):
 
 if TYPE_CHECKING:
     VhostUserConfig = VhostUserBlkConfig | VhostUserFsConfig
-    DeviceConfig = VhostUserConfig | VirtioBlkConfig | VirtioRngConfig | VirtioVsockConfig | VirtioNetConfig
+    DeviceConfig = (
+        VhostUserConfig | VirtioBlkConfig | VirtioRngConfig | VirtioBalloonConfig | VirtioVsockConfig | VirtioNetConfig
+    )
 
 
 class ChardevConfig(Record):

@@ -216,6 +216,12 @@ BACKEND_OPTIONS = (
                 _id("device", required=False),
                 _BUS,
             ),
+            "virtio-balloon-device": (
+                Key("deflate-on-oom", "flag", "the guest may take pages back when it has no others", default="off"),
+                Key("free-page-reporting", "flag", "the guest reports pages that it does not use now", default="off"),
+                _id("device", required=False),
+                _BUS,
+            ),
             "virtio-vsock-device": (
                 Key("guest-cid", "int", "the guest's address", low=3, high=0xFFFF_FFFE, required=True),
                 Key("uds-path", "text",

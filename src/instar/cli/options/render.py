@@ -6,6 +6,7 @@ from instar.cli.options.config import (
     SLOT_BUS,
     VhostUserBlkConfig,
     VhostUserFsConfig,
+    VirtioBalloonConfig,
     VirtioBlkConfig,
     VirtioNetConfig,
     VirtioVsockConfig,
@@ -148,6 +149,9 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
         pairs.append(("chardev", device.chardev))
     elif isinstance(device, VhostUserFsConfig):
         pairs += [("chardev", device.chardev), ("tag", device.tag)]
+    elif isinstance(device, VirtioBalloonConfig):
+        pairs.append(("deflate-on-oom", _flag(device.deflate_on_oom)))
+        pairs.append(("free-page-reporting", _flag(device.free_page_reporting)))
     elif isinstance(device, VirtioVsockConfig):
         pairs += [("guest-cid", str(device.guest_cid)), ("uds-path", device.uds_path)]
     elif isinstance(device, VirtioNetConfig):

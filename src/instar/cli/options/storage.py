@@ -11,6 +11,7 @@ from instar.cli.options.config import (
     RngConfig,
     VhostUserBlkConfig,
     VhostUserFsConfig,
+    VirtioBalloonConfig,
     VirtioBlkConfig,
     VirtioNetConfig,
     VirtioRngConfig,
@@ -236,6 +237,13 @@ def _device(values: Values) -> DeviceConfig:
         return served_elsewhere
     if values.variant == VirtioRngConfig.driver:
         return VirtioRngConfig(slot=slot, rng=values.text("rng"), ident=ident)
+    if values.variant == VirtioBalloonConfig.driver:
+        return VirtioBalloonConfig(
+            slot=slot,
+            deflate_on_oom=values.flag("deflate-on-oom", default=False),
+            free_page_reporting=values.flag("free-page-reporting", default=False),
+            ident=ident,
+        )
     if values.variant == VirtioVsockConfig.driver:
         return VirtioVsockConfig(
             slot=slot,
@@ -277,8 +285,12 @@ def _check_references(config: Config) -> None:
     drives = {block.id for block in config.blocks}
     rngs = {rng.id for rng in config.rngs}
     used: set[str] = set()
+    if sum(isinstance(device, VirtioBalloonConfig) for device in config.devices) > 1:
+        raise ConfigError("a machine has one balloon at most, two -device ask for one")
     for device in config.devices:
-        if isinstance(device, VirtioVsockConfig | VirtioNetConfig | VhostUserBlkConfig | VhostUserFsConfig):
+        if isinstance(
+            device, VirtioBalloonConfig | VirtioVsockConfig | VirtioNetConfig | VhostUserBlkConfig | VhostUserFsConfig
+        ):
             continue
         if isinstance(device, VirtioRngConfig):
             if device.rng and device.rng not in rngs:

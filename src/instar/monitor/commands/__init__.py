@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from instar.monitor.commands import (
+    balloon,
     block,
     chardev,
     cpu,
@@ -25,5 +26,5 @@ if TYPE_CHECKING:
 WAITS: Final[dict[str, Callable[[Context], str | None]]] = {"migrate": migration.outcome}
 
 __all__ = [
-    "WAITS", "block", "chardev", "cpu", "machine", "memory", "migration", "monitor", "network", "replay",
+    "WAITS", "balloon", "block", "chardev", "cpu", "machine", "memory", "migration", "monitor", "network", "replay",
 ]  # fmt: skip
