@@ -13,7 +13,7 @@ from harness import Vm
 
 TMPFS = (
     "unshare", "-Urm", "sh", "-c",
-    'mount -t tmpfs -o size=1M none "$0" && cd "$0" && truncate -s 8M disk && head -c 512K /dev/zero >filler && exec "$@"',
+    'mount -t tmpfs -o size=1M t "$0" && cd "$0" && truncate -s 8M disk && head -c 512K /dev/zero >full && exec "$@"',
 )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_full_host_stops_the_machine_until_there_is_room_again_across_updates(
         assert error_event(vm)["nospace"]
         assert vm.update()["status"] == "completed"
         assert vm.qmp.command("query-status")["status"] == "io-error"
-        os.unlink(f"/proc/{vm.process.pid}/root{place}/filler")
+        os.unlink(f"/proc/{vm.process.pid}/root{place}/full")
         vm.qmp.command("cont")
         vm.console.wait(b"wrote-0", start)
         vm.console.wait(b"same", start)

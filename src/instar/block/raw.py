@@ -13,18 +13,21 @@ import fcntl
 import os
 import stat
 from _thread import allocate_lock
+from time import monotonic_ns
 
 from instar import log
 from instar.block import file_io
+from instar.block.state import BlockState
 from instar.block.workers import Workers
-from instar.errors import ConfigError, HostError
+from instar.errors import CommandError, ConfigError, HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final, Protocol
+    from typing import ClassVar, Final, Protocol
 
     from instar.block.request import BlockRequest
+    from instar.cpr.state import State
 
     Post = Callable[[Callable[[], object]], object]
 
@@ -79,6 +82,7 @@ class RawBlock:
         path: Of the spec, for people.
         size: Bytes, a multiple of 512.
         read_only: Writes fail.
+        state: What was counted; the host's side of the state.
     """
 
     __slots__ = (
@@ -95,13 +99,18 @@ class RawBlock:
         "path",
         "read_only",
         "size",
+        "state",
+        "state_id",
     )
+    state_class: ClassVar[type[State]] = BlockState
 
     def __init__(
         self, spec: BlockSpec, fd: int, size: int, fds: FdTable, post: Post, *, inline: bool
     ) -> None:
         self.id = spec.id
         self.path = spec.path
+        self.state_id = f"block/{spec.id}"
+        self.state = BlockState()
         self.read_only = spec.read_only
         self._discard = spec.discard
         self.size = size
@@ -117,16 +126,15 @@ class RawBlock:
 
     def submit(self, request: BlockRequest) -> None:
         """Start ``request``; its ``done`` is called in the main loop, or before this returns if inline."""
+        request.started_ns = monotonic_ns()
         if self.read_only and request.op not in {"read", "flush"}:
             request.done(errno.EROFS)
         elif request.offset + request.length > self.size:
             request.done(errno.EINVAL)
         elif request.op == "discard" and not self._discard:
-            request.done(0)  # discarding is advice
+            self._finish(request, 0)  # discarding is advice
         elif self._workers is None:
-            error = file_io.perform(self._fd, request)
-            self._report(request, error)
-            request.done(error)
+            self._finish(request, file_io.perform(self._fd, request))
         else:
             self._in_flight += 1
             self._workers.run(lambda: self._work(request))
@@ -137,6 +145,44 @@ class RawBlock:
             self._deliver()
             if self._in_flight:
                 self._idle.acquire()
+
+    def resize(self, size: int) -> None:
+        """Make the disk larger (with zeroes) or smaller (what is behind the new end is lost).
+
+        Args:
+            size: Bytes, a multiple of 512.
+
+        Raises:
+            CommandError: it cannot have that size; nothing changed.
+            HostError: the host refused; nothing changed.
+        """
+        if self.read_only:
+            raise CommandError(f"disk {self.id}: the image is read-only; its size did not change")
+        if size < 0 or size % SECTOR:
+            raise CommandError(
+                f"disk {self.id}: size {size} is not a multiple of {SECTOR} bytes; it did not change"
+            )
+        self.drain()
+        if stat.S_ISREG(os.fstat(self._fd).st_mode):
+            try:
+                os.ftruncate(self._fd, size)
+            except OSError as e:
+                raise HostError(
+                    f"disk {self.id}: cannot make {self.path} {size} bytes long: {_reason(e)}"
+                ) from e
+        elif size > os.lseek(self._fd, 0, os.SEEK_END):
+            raise CommandError(
+                f"disk {self.id}: {size} bytes are more than the device {self.path} has; cannot grow device files"
+            )
+        self.size = size
+
+    def save_state(self) -> BlockState:
+        """Return the live counters."""
+        return self.state
+
+    def load_state(self, state: BlockState) -> None:
+        """Go on counting from ``state``."""
+        self.state = state
 
     def activate(self) -> None:
         """Take the lock; this VM owns the disk now.
@@ -201,10 +247,12 @@ class RawBlock:
         while self._done:
             request, error = self._done.pop(0)
             self._in_flight -= 1
-            self._report(request, error)
-            request.done(error)
+            self._finish(request, error)
 
-    def _report(self, request: BlockRequest, error: int) -> None:
+    def _finish(self, request: BlockRequest, error: int) -> None:
+        """Count, report a failure, and tell who asked."""
+        spent_ns = monotonic_ns() - request.started_ns
+        self.state.count(request.op, request.offset, request.length, error, spent_ns)
         if error and error != errno.EOPNOTSUPP:
             log.limited(
                 "error",
@@ -212,6 +260,7 @@ class RawBlock:
                 f"{request.op} of {request.length} bytes at {request.offset} failed: "
                 f"{os.strerror(error)}",
             )
+        request.done(error)
 
 
 def open_block(

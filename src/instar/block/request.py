@@ -21,9 +21,10 @@ class BlockRequest:
         done: Called once, as ``done(error)``: 0 or an errno. After an error of a read the buffers are undefined.
         durable: The bytes are on stable storage before ``done(0)``.
         unmap: Zeroed space may be given back to the host.
+        started_ns: When the back end got it, host monotonic time; set by the back end.
     """
 
-    __slots__ = ("buffers", "done", "durable", "length", "offset", "op", "unmap")
+    __slots__ = ("buffers", "done", "durable", "length", "offset", "op", "started_ns", "unmap")
 
     def __init__(  # noqa: PLR0913 - one record, all of it known when it is made
         self,
@@ -43,3 +44,4 @@ class BlockRequest:
         self.done = done
         self.durable = durable
         self.unmap = unmap
+        self.started_ns = 0

@@ -33,7 +33,7 @@ FOLDERS = (
     "usr",
 )
 LINKS = ("bin/sh", "sbin/modprobe")  # needed before /init has made all of busybox's names
-SCRIPTS = ("init", "diskverify", "work")  # ours, beside this module in guest/
+SCRIPTS = ("init", "diskverify", "logverify", "work")  # ours, beside this module in guest/
 
 
 def scripts() -> dict[str, bytes]:

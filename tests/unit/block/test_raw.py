@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from instar.block import BlockRequest, BlockSpec, open_block
-from instar.errors import ConfigError, HostError
+from instar.block.state import BlockState
+from instar.cpr import state as cpr_state
+from instar.errors import CommandError, ConfigError, HostError
 from instar.testing.fakes import FakeFds
 
 
@@ -190,4 +192,64 @@ def test_host_error_is_given_and_told(path, capfd):
     os.truncate(path, 0)
     assert submit(block, "read", 0, 512, [memoryview(bytearray(512))]) == [errno.EIO]
     assert "disk d0: read of 512 bytes at 0 failed" in capfd.readouterr().err
+    block.close()
+
+
+def test_counters_count_by_kind_and_go_on_after_an_update(path):
+    block = disk(path)
+    submit(block, "write", 512, 512, [memoryview(bytes(512))])
+    submit(block, "read", 0, 1024, [memoryview(bytearray(1024))])
+    submit(block, "flush")
+    submit(block, "discard", 0, 512)
+    counted = block.state
+    assert (counted.wr_bytes, counted.wr_operations, counted.wr_highest_offset) == (512, 1, 1024)
+    assert (counted.rd_bytes, counted.rd_operations, counted.flush_operations) == (1024, 1, 1)
+    assert (counted.unmap_bytes, counted.unmap_operations) == (512, 1)
+    saved = cpr_state.save(block.save_state())
+    block.close()
+    new = disk(path)
+    new.load_state(cpr_state.load(BlockState, 1, saved))
+    submit(new, "flush")
+    assert new.state.flush_operations == 2
+    assert new.state.wr_bytes == 512
+    new.close()
+
+
+def test_failed_request_counts_as_failed(path):
+    block = disk(path)
+    os.truncate(path, 0)
+    assert submit(block, "read", 0, 512, [memoryview(bytearray(512))]) == [errno.EIO]
+    assert (block.state.failed_rd_operations, block.state.rd_operations) == (1, 0)
+    block.close()
+
+
+@pytest.mark.parametrize("size", [4096, 1024, 0])
+def test_resize_changes_the_file(path, size):
+    block = disk(path)
+    block.resize(size)
+    assert (block.size, os.path.getsize(path)) == (size, size)
+    block.close()
+
+
+@pytest.mark.parametrize("size", [-512, 513])
+def test_resize_to_no_whole_sectors_is_refused(path, size):
+    block = disk(path)
+    with pytest.raises(CommandError, match=f"size {size} is not a multiple of 512"):
+        block.resize(size)
+    assert os.path.getsize(path) == block.size == 2048
+    block.close()
+
+
+def test_resize_of_a_read_only_disk_is_refused(path):
+    block = disk(path, read_only=True)
+    with pytest.raises(CommandError, match="read-only"):
+        block.resize(4096)
+    block.close()
+
+
+def test_resize_that_the_host_refuses_changes_nothing(path):
+    block = disk(path)
+    with pytest.raises(HostError, match="cannot make"):
+        block.resize((1 << 63) - 512)
+    assert block.size == 2048
     block.close()

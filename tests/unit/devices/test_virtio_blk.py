@@ -333,6 +333,16 @@ def test_reset_forgets_stopped_requests():
     assert machine.block.data[3 * 512 : 4 * 512] == bytes(512)
 
 
+def test_resized_disk_tells_the_guest_by_a_config_interrupt(machine):
+    generation = machine.driver.read(0x0FC)
+    machine.block.data = bytearray(128 * 512)
+    machine.device.resized()
+    assert machine.driver.config(0, 8) == 128
+    assert machine.driver.read(0x0FC) == generation + 1
+    assert machine.driver.read(0x060) & 2
+    assert machine.do(1, 127, b"n" * 512) == (0, b"")
+
+
 def test_load_midway_state_is_equal_and_goes_on(machine):
     machine.driver.write(0x100 + 32, 0, 1)
     machine.do(1, 1, b"k" * 512)

@@ -137,6 +137,11 @@ class VirtioBlk(VirtioDevice):
         for pending in stalled:
             self.port.run(pending.start, pending.queue)
 
+    def resized(self) -> None:
+        """Show the guest the size that the disk has now; lock held."""
+        self.state.capacity = self.block.size // SECTOR
+        self.port.config_changed()
+
     def save_state(self) -> BlkState:
         """Return the live state."""
         return self.state

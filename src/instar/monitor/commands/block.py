@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from instar.monitor.command import Arg, Hmp, command
+from instar.errors import CommandError
+from instar.monitor.command import SETTLED, Arg, Hmp, command
+from instar.units import parse_size
 
 if TYPE_CHECKING:
     from instar.monitor.context import Context
@@ -90,3 +92,98 @@ def query_block(ctx: Context) -> list[BlockInfo]:
         )
         for disk in ctx.machine.block_devices
     ]
+
+
+# Counters of QEMU's BlockDeviceStats that nothing here can raise: requests are never merged, there are no zoned disks.
+_NEVER = (
+    "zone_append_bytes", "zone_append_operations", "zone_append_total_time_ns", "rd_merged", "wr_merged",
+    "zone_append_merged", "unmap_merged", "failed_zone_append_operations", "invalid_rd_operations",
+    "invalid_wr_operations", "invalid_zone_append_operations", "invalid_flush_operations", "invalid_unmap_operations",
+)  # fmt: skip
+_SHOWN = (
+    "rd_bytes", "wr_bytes", "rd_operations", "wr_operations", "flush_operations", "wr_total_time_ns",
+    "rd_total_time_ns", "flush_total_time_ns", "unmap_bytes", "unmap_operations", "unmap_total_time_ns",
+)  # fmt: skip
+
+_RESIZABLE = SETTLED - {"postmigrate"}  # then another program has the disk
+
+
+@dataclass
+class BlockStats:
+    """What a drive counted."""
+
+    device: Annotated[str, Arg("Name of the drive.")]
+    node_name: Annotated[str, Arg("Name of the node.")]
+    stats: Annotated[dict[str, object], Arg("QEMU's BlockDeviceStats; kept across updates.")]
+    qdev: Annotated[
+        str | None, Arg("Path of the guest's device; absent if none uses the drive.")
+    ] = None
+
+
+def _stats(drives: list[BlockStats]) -> str:
+    return "".join(
+        f"{drive.device}: {' '.join(f'{name}={drive.stats.get(name, 0)}' for name in _SHOWN)}\n"
+        for drive in drives
+    )
+
+
+@command(hmp=Hmp("info blockstats", _stats))
+def query_blockstats(ctx: Context) -> list[BlockStats]:
+    """Show what the disks counted: bytes, operations and their total time.
+
+    -> {"execute": "query-blockstats"}
+    <- {"return": ...}
+
+    (instar) info blockstats
+    disk0: rd_bytes=512 wr_bytes=0 rd_operations=1 wr_operations=0 flush_operations=0 wr_total_time_ns=0 \
+rd_total_time_ns=0 flush_total_time_ns=0 unmap_bytes=0 unmap_operations=0 unmap_total_time_ns=0
+    """
+    fixed: dict[str, object] = {
+        **dict.fromkeys(_NEVER, 0),
+        "account_invalid": True,
+        "account_failed": True,
+        "timed_stats": [],
+    }
+    return [
+        BlockStats(
+            device=disk.id,
+            node_name=disk.id,
+            stats={**disk.counters, **fixed},
+            qdev=disk.device or None,
+        )
+        for disk in ctx.machine.block_devices
+    ]
+
+
+@command(name="block_resize", allowed_in=_RESIZABLE)
+def block_resize(
+    ctx: Context,
+    *,
+    size: Annotated[int, Arg("New size, a multiple of 512.", unit="bytes", ge=0)],
+    device: Annotated[str | None, Arg("Name of the drive.")] = None,
+    node_name: Annotated[str | None, Arg("Name of its node; instead of device.")] = None,
+) -> None:
+    """Make a disk larger or smaller while the guest uses it; the guest is told.
+
+    Data behind the new end is lost. A block device of the host cannot grow.
+
+    -> {"execute": "block_resize", "arguments": {"device": "disk0", "size": 2097152}}
+    <- {"return": {}}
+    """
+    if (device is None) == (node_name is None):
+        raise CommandError("exactly one of 'device' and 'node-name' is needed")
+    ctx.machine.resize_disk(device or node_name or "", size)
+
+
+@command(name="hmp-block-resize", qmp=False, hmp=Hmp("block_resize"), allowed_in=_RESIZABLE)
+def hmp_block_resize(
+    ctx: Context,
+    *,
+    device: Annotated[str, Arg("Name of the drive.")],
+    size: Annotated[str, Arg("New size; MiB when there is no suffix.")],
+) -> None:
+    """Make a disk larger or smaller while the guest uses it.
+
+    (instar) block_resize disk0 2G
+    """
+    ctx.machine.resize_disk(device, parse_size(size, "M"))
