@@ -136,7 +136,8 @@ class Vm:
     """One instar-system with a QMP socket and a serial socket in a folder of its own.
 
     ``size`` MiB of RAM in a memfd named ram0, fit for updates; ``extra`` arguments come last. ``wrapper`` is a command
-    that executes the program or starts it as its only child.
+    that executes the program or starts it as its only child. ``serial`` is where the serial port goes instead of to
+    ``console``.
     """
 
     def __init__(
@@ -146,15 +147,17 @@ class Vm:
         shared: bool = True,
         program: Path = PROGRAM,
         wrapper: tuple[str, ...] = (),
+        serial: str = "",
         **popen,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="instar-test-"))
         share = "on" if shared else "off"
+        own = f"socket,id=con,path={self.folder}/serial,server=on,wait=off"
         self.argv = [
             str(program), "-m", f"{size}M", "-nodefaults",
             "-object", f"memory-backend-memfd,id=ram0,size={size}M,share={share}",
             "-machine", f"virt,memory-backend=ram0,aux-ram-share={share}",
-            "-chardev", f"socket,id=con,path={self.folder}/serial,server=on,wait=off", "-serial", "chardev:con",
+            *(["-serial", serial] if serial else ["-chardev", own, "-serial", "chardev:con"]),
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
             *extra,
         ]  # fmt: skip
@@ -163,7 +166,8 @@ class Vm:
         self.process = subprocess.Popen([*wrapper, *self.argv], stderr=self.stderr, **popen)
         try:
             self.qmp = Qmp(self.folder / "qmp")
-            self.console = Console(self.folder / "serial")
+            if not serial:
+                self.console = Console(self.folder / "serial")
         except BaseException:
             self.close()
             raise

@@ -1,0 +1,262 @@
+"""A pattern each way through every kind of character device while 20 updates happen: nothing lost, added or changed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import random
+import select
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import PATIENCE, GoneError, Qmp, QmpError, Vm
+from instar.cpu.rv64.asm import assemble
+
+UPDATES = 20
+PATTERN = random.Random(3).randbytes(100_000)
+# Says that it is there, then sends back every byte as it comes, also 0, Ctrl-C and 255.
+ECHO = """
+        .equ UART, 0x10000000
+        .equ READY, 0x21                # received a byte, and room to send one
+start:  li s1, UART
+        li s2, READY
+        li t0, 1
+        sb t0, 2(s1)
+        li t0, 'R'
+        sb t0, 0(s1)
+loop:   lbu t0, 5(s1)
+        andi t0, t0, READY
+        bne t0, s2, loop
+        lbu t0, 0(s1)
+        sb t0, 0(s1)
+        j loop
+"""
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("guest") / "echo.bin"
+    path.write_bytes(assemble(ECHO, 0x8020_0000).image)
+    return path
+
+
+class Peer:
+    """Who sends the pattern and collects what comes back, in a thread of its own."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd, self.write_fd = read_fd, write_fd
+        self.got = bytearray()
+        self.trouble = ""
+        self._left = memoryview(b"")
+        self._thread = threading.Thread(target=self._run)
+        for fd in {read_fd, write_fd}:
+            os.set_blocking(fd, False)
+
+    def start(self, data: bytes) -> None:
+        self._left = memoryview(data)
+        self._thread.start()
+
+    def finish(self) -> bytes:
+        self._thread.join()
+        return bytes(self.got)
+
+    def wait(self, count: int) -> None:
+        """Return when so many bytes have come back."""
+        while len(self.got) < count and self._thread.is_alive():
+            time.sleep(0.001)
+
+    def wait_ready(self) -> None:
+        assert select.select([self.read_fd], [], [], PATIENCE)[0]
+        assert os.read(self.read_fd, 99) == b"R"
+
+    def _run(self) -> None:
+        want, limit = len(self._left), time.monotonic() + 3 * PATIENCE
+        try:
+            while len(self.got) < want and time.monotonic() < limit:
+                self._step()
+        except (OSError, GoneError) as e:
+            self.trouble = str(e)
+
+    def _step(self) -> None:
+        writers = [self.write_fd] if self._left else []
+        readable, writable, _ = select.select([self.read_fd], writers, [], 1)
+        with contextlib.suppress(BlockingIOError):
+            if writable:
+                self._left = self._left[os.write(self.write_fd, self._left[:4096]) :]
+            if readable:
+                data = os.read(self.read_fd, 65536)
+                if not data:
+                    raise GoneError("the other end was closed")
+                self.got += data
+
+
+def filename(vm: Vm, label: str = "serial0") -> str:
+    found = [d["filename"] for d in vm.qmp.command("query-chardev") if d["label"] == label]
+    return found[0]
+
+
+@contextlib.contextmanager
+def opened(*fds: int):
+    try:
+        yield Peer(fds[0], fds[-1])
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def running(kind: str, folder: Path, echo: Path):
+    """A stopped guest whose serial port is of this kind, and who is connected to it."""
+    extra = ("-kernel", str(echo), "-S")
+    if kind == "stdio":
+        (guest_in, to_guest), (from_guest, guest_out) = os.pipe(), os.pipe()
+        with opened(from_guest, to_guest) as peer:
+            vm = Vm(*extra, serial="stdio", stdin=guest_in, stdout=guest_out)
+            os.close(guest_in)
+            os.close(guest_out)
+            with vm:
+                yield vm, peer
+    elif kind == "tty":
+        ours, theirs = pty.openpty()
+        with opened(ours) as peer:
+            vm = Vm(
+                *extra,
+                "-chardev",
+                "stdio,id=c,signal=off",
+                serial="chardev:c",
+                stdin=theirs,
+                stdout=theirs,
+            )
+            os.close(theirs)
+            with vm:
+                yield vm, peer
+    elif kind == "pty":
+        with Vm(*extra, serial="pty") as vm:
+            path = filename(vm).removeprefix("pty:")
+            with opened(os.open(path, os.O_RDWR | os.O_NOCTTY)) as peer:
+                yield vm, peer
+                assert filename(vm) == f"pty:{path}"
+    elif kind == "pipe":
+        for end in ("in", "out"):
+            os.mkfifo(folder / f"p.{end}")
+        with (
+            opened(
+                os.open(folder / "p.out", os.O_RDONLY | os.O_NONBLOCK),
+                os.open(folder / "p.in", os.O_RDWR),
+            ) as peer,
+            Vm(*extra, serial=f"pipe:{folder}/p") as vm,
+        ):
+            yield vm, peer
+    elif kind == "unix":
+        with Vm(*extra) as vm, opened(os.dup(vm.console.socket.fileno())) as peer:
+            yield vm, peer
+    else:
+        with Vm(*extra, serial="tcp:127.0.0.1:0,server=on,wait=off,nodelay=on") as vm:
+            port = int(filename(vm).partition(",")[0].rpartition(":")[2])
+            with (
+                socket.create_connection(("127.0.0.1", port), PATIENCE) as client,
+                opened(os.dup(client.fileno())) as peer,
+            ):
+                yield vm, peer
+
+
+@pytest.mark.parametrize("kind", ["pty", "unix", "tcp", "stdio", "pipe"])
+def test_pattern_comes_back_byte_exact_through_twenty_updates(
+    kind: str, echo: Path, tmp_path: Path
+) -> None:
+    with running(kind, tmp_path, echo) as (vm, peer):
+        vm.argv.remove("-S")  # updates do not stop it again
+        vm.qmp.command("cont")
+        peer.wait_ready()
+        peer.start(PATTERN)
+        for n in range(UPDATES):
+            peer.wait(n * len(PATTERN) // (UPDATES + 2))
+            assert vm.update()["status"] == "completed"
+        during = len(peer.got)
+        assert peer.finish() == PATTERN, peer.trouble
+        assert during < len(PATTERN), "the traffic was over before the updates were"
+
+
+def test_file_log_and_ringbuf_keep_everything_over_twenty_updates(
+    ticker: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"old\n")
+    with Vm("-kernel", str(ticker), serial=f"file:{log}") as vm:
+        vm.qmp.command(
+            "chardev-add", id="ring", backend={"type": "ringbuf", "data": {"size": 1024}}
+        )
+        vm.qmp.command("chardev-add", id="gone", backend={"type": "null", "data": {}})
+        name = vm.qmp.command("chardev-add", id="p", backend={"type": "pty", "data": {}})["pty"]
+        vm.qmp.command("chardev-remove", id="gone")
+        for n in range(UPDATES):
+            vm.qmp.command("ringbuf-write", device="ring", data=f"{n} ")
+            vm.update()
+        labels = {d["label"] for d in vm.qmp.command("query-chardev")}
+        assert labels == {"serial0", "compat_monitor0", "ring", "p"}
+        assert filename(vm, "p") == f"pty:{name}"
+        expected = "".join(f"{n} " for n in range(UPDATES))
+        assert vm.qmp.command("ringbuf-read", device="ring", size=1000) == expected
+        with pytest.raises(QmpError, match="Chardev 'serial0' is busy"):
+            vm.qmp.command("chardev-remove", id="serial0")
+        with pytest.raises(QmpError, match="Chardev 'gone' not found"):
+            vm.qmp.command("chardev-remove", id="gone")
+        with pytest.raises(QmpError, match="Chardev with id 'p' already exists"):
+            vm.qmp.command("chardev-add", id="p", backend={"type": "pty", "data": {}})
+        vm.qmp.command("stop")
+    lines = log.read_bytes().splitlines()
+    ticks = [int(line.split()[1]) for line in lines if line.startswith(b"tick ")]
+    assert ticks[:-1] == list(range(1, len(ticks)))
+    assert len(ticks) > 1
+
+
+class Asker:
+    """A client that sends requests in a tight loop and notes the answers' ids, in a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.qmp = Qmp(path)
+        self.sent = 0
+        self.answers: list[object] = []
+        self.stop = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def finish(self) -> None:
+        self.stop = True
+        self._thread.join()
+        self.qmp.socket.close()
+
+    def _run(self) -> None:
+        stream = self.qmp.socket.makefile("rb")
+        while not self.stop:
+            for _ in range(3):  # several are under way at any time
+                request = {"execute": "query-status", "id": self.sent}
+                self.qmp.socket.sendall(json.dumps(request).encode() + b"\n")
+                self.sent += 1
+            while len(self.answers) < self.sent:
+                self._note(json.loads(stream.readline()))
+
+    def _note(self, message: dict) -> None:
+        if "event" not in message:
+            self.answers.append(message.get("id") if "return" in message else message)
+
+
+def test_every_request_gets_one_answer_in_order_across_a_hundred_updates(
+    ticker: Path, tmp_path: Path
+) -> None:
+    extra = ("-qmp", f"unix:{tmp_path}/second,server=on,wait=off")
+    with Vm("-kernel", str(ticker), *extra) as vm:
+        asker = Asker(tmp_path / "second")
+        try:
+            for _ in range(100):
+                vm.update()
+        finally:
+            asker.finish()
+        assert asker.answers == list(range(asker.sent))
+        assert asker.sent > 100
