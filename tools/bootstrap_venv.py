@@ -33,6 +33,7 @@ PEERS_BIN = os.path.join(CACHE, "peers")
 PEERS = {
     "dtc": "device-tree-compiler",
     "qemu-riscv64": "qemu-user",
+    "qemu-storage-daemon": "qemu-system-common",
     "riscv64-linux-gnu-objdump": "binutils-riscv64-linux-gnu",
 }
 PROBE = """\

@@ -28,7 +28,20 @@ def qemu_missing() -> str:
     return "" if shutil.which("qemu-riscv64") else "no qemu-riscv64: install qemu-user"
 
 
+def daemons_missing() -> str:
+    """Say why nobody can serve disks and folders; empty if somebody can."""
+    found = shutil.which("qemu-storage-daemon")
+    return "" if found else "no qemu-storage-daemon: install qemu-system-common"
+
+
+def passt_missing() -> str:
+    """Say why user-mode networking cannot be tried; empty if it can."""
+    return "" if shutil.which("passt") else "no passt: install passt"
+
+
 NEEDS = {
+    "test_update_passt.py": passt_missing,
+    "test_vhost_user.py": daemons_missing,
     "test_riscv_tests.py": riscv_tests_missing,
     "test_binutils.py": objdump_missing,
     "test_qemu_user.py": qemu_missing,

@@ -109,7 +109,7 @@ class Frontend:
         self._started = False
         self._fresh = True  # the back end has not seen our rings as they are
         self._connection: Connection | None = None
-        self.bases = [0] * count
+        self.bases: list[int] = [0] * count
         _share(ident, ram)
         self.inherited = fds.find(self.state_id, _RINGS) >= 0
         self._map = self._map_rings()
@@ -413,7 +413,7 @@ class Frontend:
             index, base = p.VRING_STATE.unpack(reply)
             if index != plan.index:
                 raise p.BackendError(f"the back end stopped ring {index}, not {plan.index}")
-            self.bases[index] = self.rings[index].base(base)
+            self.bases[plan.index] = self.rings[plan.index].base(int(base))
 
     # ------------------------------------------------------------------- an update
 
