@@ -1,0 +1,32 @@
+"""A guest on a tap interface of the host: its TCP connection goes on through updates."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORLD = Path(__file__).parents[1] / "tap_world.py"
+NAMESPACE = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"]
+PATIENCE = 240  # seconds
+
+
+@pytest.mark.parametrize(
+    ("form", "checksum_offload"), [("ifname", "1"), ("fd", "1"), ("plain", "0")]
+)
+def test_tcp_over_a_tap_is_byte_exact_across_20_updates(form: str, checksum_offload: str) -> None:
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, WORLD, form],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["exact"]
+    assert found["back"]
+    assert found["received"] > found["seen"][-1] > found["seen"][0]
+    assert found["features"][0] == checksum_offload
+    assert found["said"] == ""

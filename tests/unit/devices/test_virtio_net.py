@@ -1,0 +1,264 @@
+"""The network card."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instar.cpr import state as cpr_state
+from instar.cpr.errors import StateInvalidError
+from instar.devices.virtio_mmio import VirtioMmio
+from instar.devices.virtio_net import NetState, VirtioNet
+from instar.devices.virtio_net import device as net
+from instar.testing.fakes import RAM_BASE, FakeIrq, make_space
+from instar.testing.virtio_driver import VirtioDriver
+
+BASE = 0x1000_1000
+MAC = bytes.fromhex("525400123456")
+OTHER = bytes.fromhex("525400999999")
+GROUP = bytes.fromhex("01005e000001")
+BROADCAST = b"\xff" * 6
+RX, TX, CONTROL = 0, 1, 2
+HEADER = bytes(net.HEADER)
+
+
+class Line:
+    """A back end that takes what the test says."""
+
+    def __init__(self, *, vnet_hdr: bool = False) -> None:
+        self.vnet_hdr = vnet_hdr
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.room = 1 << 30
+        self.wakes = {"receive": 0, "transmit": 0}
+        self.offload = -1
+
+    def attach(self, card) -> None:
+        self.card = card
+
+    def wake_transmit(self) -> None:
+        self.wakes["transmit"] += 1
+
+    def wake_receive(self) -> None:
+        self.wakes["receive"] += 1
+
+    def send(self, header, frame) -> bool:
+        taken = len(self.sent) < self.room
+        self.sent += [(header, frame)] * taken
+        return taken
+
+    def set_offload(self, flags) -> None:
+        self.offload = flags
+
+
+class Machine:
+    """A card and its guest."""
+
+    def __init__(
+        self, *, wanted: int = (1 << 64) - 1, vnet_hdr: bool = False, size: int = 8
+    ) -> None:
+        self.space = make_space()
+        self.line = Line(vnet_hdr=vnet_hdr)
+        self.card = VirtioNet(self.line, mac=MAC, state_id="virtio-net/0")
+        self.irq = FakeIrq()
+        self.mmio = VirtioMmio(self.card, self.space.memory, self.irq, "virtio-mmio/0")
+        self.space.add_mmio(BASE, 0x1000, self.mmio, "virtio-mmio")
+        self.driver = VirtioDriver(self.space, BASE, RAM_BASE + 0x1000)
+        self.driver.start(wanted, queues=3, size=size)
+
+    def offer(self, *rooms: int) -> None:
+        for room in rooms:
+            self.driver.add(room, queue=RX)
+        self.driver.kick(RX)
+
+    def command(self, kind: int, number: int, data: bytes) -> int:
+        return self.driver.request(bytes((kind, number)) + data, 1, queue=CONTROL).data[0]
+
+    def transmit(self, *frames: bytes) -> None:
+        for frame in frames:
+            self.driver.add(HEADER + frame, queue=TX)
+        self.driver.kick(TX)
+
+
+def test_virtio_5_1_4_config_shows_address_and_link():
+    machine = Machine()
+    assert machine.driver.config(0, 4).to_bytes(4, "little") == MAC[:4]
+    assert machine.driver.config(6, 2) == 1
+    machine.card.set_link(up=False)
+    assert machine.driver.config(6, 2) == 0
+    assert machine.driver.acknowledge() & 2
+
+
+@pytest.mark.parametrize(
+    ("vnet_hdr", "offered"), [(False, 0), (True, net.F_CSUM | net.F_HOST_TSO4)]
+)
+def test_offloads_are_offered_only_if_the_back_end_has_the_header(vnet_hdr, offered):
+    features = Machine(vnet_hdr=vnet_hdr).driver.features
+    assert features & (net.F_CSUM | net.F_HOST_TSO4) == offered
+
+
+def test_frames_go_out_in_order_and_stay_in_the_ring_until_taken():
+    machine = Machine()
+    machine.line.room = 2
+    machine.transmit(b"a" * 60, b"b" * 60, b"c" * 60)
+    assert not machine.card.transmit()
+    assert [frame[:1] for _, frame in machine.line.sent] == [b"a", b"b"]
+    assert len(machine.driver.collect(TX)) == 2
+    machine.line.room = 3
+    machine.card.transmit()
+    assert machine.line.sent[-1] == (HEADER, b"c" * 60)
+
+
+def test_batch_ends_after_64_frames_and_says_that_there_is_more():
+    machine = Machine(size=128)
+    machine.transmit(*[b"x" * 14] * 100)
+    assert machine.card.transmit()
+    assert len(machine.line.sent) == net.BATCH
+    assert not machine.card.transmit()
+    assert len(machine.line.sent) == 100
+
+
+def test_frame_without_room_waits_and_the_guests_next_buffer_wakes_the_line():
+    machine = Machine()
+    assert machine.card.room() == 0
+    assert machine.card.receive([b"f" * 60]) == 0
+    before = machine.line.wakes["receive"]
+    machine.offer(1600)
+    assert machine.line.wakes["receive"] == before + 1
+    assert machine.card.receive([b"f" * 60, b"g" * 60]) == 1
+    (answer,) = machine.driver.collect(RX)
+    assert answer.data[: answer.length] == bytes(10) + b"\1\0" + b"f" * 60
+
+
+def test_virtio_5_1_6_4_frame_is_spread_over_mergeable_buffers():
+    machine = Machine()
+    machine.offer(100, 100)
+    frame = bytes(range(250))
+    assert machine.card.receive([frame]) == 0  # 262 bytes in 200: nothing is taken
+    assert machine.driver.collect(RX) == []
+    machine.offer(100)
+    assert machine.card.receive([frame]) == 1
+    answers = machine.driver.collect(RX)
+    assert [answer.length for answer in answers] == [100, 100, 62]
+    data = b"".join(answer.data[: answer.length] for answer in answers)
+    assert data == bytes(10) + b"\3\0" + frame
+
+
+def test_frame_longer_than_a_buffer_that_cannot_be_merged_is_dropped_alone():
+    machine = Machine(wanted=~net.F_MRG_RXBUF)
+    machine.offer(100, 100)
+    assert machine.card.receive([b"l" * 200, b"s" * 50]) == 2
+    (answer,) = machine.driver.collect(RX)
+    assert answer.length == 62
+    assert machine.card.dropped == 1
+
+
+def test_header_of_the_back_end_reaches_the_guest_with_the_count_of_buffers():
+    machine = Machine(vnet_hdr=True)
+    machine.offer(1600)
+    machine.card.receive([bytes(range(1, 11)) + b"zz" + b"f" * 60])
+    (answer,) = machine.driver.collect(RX)
+    assert answer.data[:12] == bytes(range(1, 11)) + b"\1\0"
+    assert machine.line.offload == 15
+
+
+def test_frames_are_dropped_both_ways_without_a_link():
+    machine = Machine()
+    machine.card.set_link(up=False)
+    machine.offer(1600)
+    machine.transmit(b"t" * 60)
+    machine.card.transmit()
+    assert machine.card.receive([b"r" * 60]) == 1
+    assert (machine.line.sent, machine.driver.collect(RX)) == ([], [])
+    assert len(machine.driver.collect(TX)) == 1
+
+
+TABLES = (1).to_bytes(4, "little") + OTHER + (1).to_bytes(4, "little") + GROUP
+
+
+@pytest.mark.parametrize(
+    ("commands", "to", "delivered"),
+    [
+        ([], OTHER, 1),
+        ([(0, 0, b"\0")], OTHER, 0),
+        ([(0, 0, b"\0")], MAC, 1),
+        ([(0, 0, b"\0")], BROADCAST, 1),
+        ([(0, 0, b"\0")], GROUP, 0),
+        ([(0, 0, b"\0"), (0, 1, b"\1")], GROUP, 1),
+        ([(0, 0, b"\0"), (0, 2, b"\1")], OTHER, 1),
+        ([(0, 0, b"\0"), (0, 4, b"\1")], MAC, 0),
+        ([(0, 0, b"\0"), (0, 5, b"\1")], BROADCAST, 0),
+        ([(0, 0, b"\0"), (1, 0, TABLES)], OTHER, 1),
+        ([(0, 0, b"\0"), (1, 0, TABLES)], GROUP, 1),
+        ([(0, 0, b"\0"), (1, 0, TABLES), (0, 3, b"\1")], GROUP, 0),
+        ([(0, 0, b"\0"), (1, 1, OTHER)], MAC, 0),
+    ],
+)
+def test_virtio_5_1_6_5_filter_lets_in_what_the_driver_asked_for(commands, to, delivered):
+    machine = Machine()
+    assert [machine.command(*each) for each in commands] == [0] * len(commands)
+    machine.offer(1600)
+    assert machine.card.receive([to + bytes(54)]) == 1
+    assert len(machine.driver.collect(RX)) == delivered
+
+
+def test_too_many_addresses_are_an_overflow_that_lets_all_in():
+    machine = Machine()
+    many = (65).to_bytes(4, "little") + OTHER * 65 + bytes(4)
+    machine.command(0, 0, b"\0")
+    assert machine.command(1, 0, many) == 0
+    assert machine.card.state.unicast_overflow
+    machine.offer(1600)
+    machine.card.receive([bytes.fromhex("520000000000") + bytes(54)])
+    assert len(machine.driver.collect(RX)) == 1
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 255), st.integers(0, 255), st.binary(max_size=40))
+def test_any_command_is_answered_and_the_state_stays_possible(kind, number, data):
+    machine = Machine()
+    assert machine.command(kind, number, data) in {0, 1}
+    machine.card.state.check()
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([RX, TX, CONTROL]),
+    st.lists(st.one_of(st.binary(min_size=1, max_size=40), st.integers(1, 40)), min_size=1, max_size=4),
+)  # fmt: skip
+def test_any_chain_is_answered_or_the_device_asks_for_a_reset(queue, parts):
+    machine = Machine()
+    machine.driver.add(*parts, queue=queue)
+    machine.driver.kick(queue)
+    machine.card.transmit()
+    machine.card.receive([MAC + bytes(8)])
+    left = (
+        queue == RX and machine.card.room() > 0
+    )  # too small for the frame: it stays for a smaller one
+    assert machine.driver.collect(queue) or machine.driver.needs_reset or left
+
+
+def test_state_crosses_and_sending_and_receiving_go_on():
+    old = Machine()
+    old.command(0, 0, b"\0")
+    old.command(1, 0, TABLES)
+    old.card.set_link(up=False)
+    old.offer(1600)
+    old.transmit(b"t" * 60)
+    new = Machine()
+    new.space.memory.write(RAM_BASE, old.space.memory.read(RAM_BASE, 1 << 20))
+    record = cpr_state.save(old.card.save_state())
+    new.card.load_state(cpr_state.load(NetState, 1, record))
+    new.mmio.load_state(cpr_state.load(type(old.mmio.state), 1, cpr_state.save(old.mmio.state)))
+    new.mmio.post_load()
+    assert new.card.state == old.card.state
+    new.card.set_link(up=True)
+    new.card.transmit()
+    assert new.line.sent == [(HEADER, b"t" * 60)]
+    assert new.card.receive([GROUP + bytes(54)]) == 1
+
+
+@pytest.mark.parametrize("changed", [{"mac": b"12345"}, {"unicast": b"1234567"}])
+def test_state_with_half_an_address_is_refused(changed):
+    with pytest.raises(StateInvalidError, match="not 6 bytes"):
+        NetState(**({"mac": MAC} | changed)).check()

@@ -1,0 +1,168 @@
+"""Back ends without a host: frames on a stream, batches, and what is kept across an update."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instar.cpr import state as states
+from instar.cpr.fds import Fds
+from instar.errors import CommandError, ConfigError
+from instar.netdev import Netdevs, NetSpec
+from instar.netdev.base import BATCH, LENGTH, MAX_FRAME, NetBackend
+from instar.netdev.state import NetdevsState, NetdevState
+
+
+class Loop:
+    def watch(self, fd, *, readable=None, writable=None) -> None:
+        raise AssertionError("nothing is open")
+
+
+class Card:
+    """Takes as many frames as the test allows."""
+
+    vnet_hdr = False
+
+    def __init__(self, limit: int = 1 << 30) -> None:
+        self.limit = limit
+        self.frames: list[bytes] = []
+        self.backends = []
+
+    def connect(self, backend) -> None:
+        self.backends.append(backend)
+
+    def room(self) -> int:
+        return self.limit - len(self.frames)
+
+    def deliver(self, frames) -> int:
+        taken = frames[: self.room()]
+        self.frames += taken
+        return len(taken)
+
+    def drained(self) -> None:
+        self.limit += 1
+
+
+class Nowhere(NetBackend):
+    """A back end without a host."""
+
+    kind = "stream"
+
+    def open(self, _fds) -> None:
+        self.connected = False
+
+    def send(self, _header, _frame) -> bool:
+        return True
+
+
+def backend(ident: str = "n0") -> Nowhere:
+    return Nowhere(NetSpec("stream", ident, {}), Loop(), lambda _name, _data: None)
+
+
+def framed(frames: list[bytes]) -> bytes:
+    return b"".join(LENGTH.pack(len(frame)) + frame for frame in frames)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.binary(max_size=40), max_size=200), st.data())
+def test_stream_cut_anywhere_gives_the_same_frames_across_an_update(frames, data) -> None:
+    whole = framed(frames)
+    cut = data.draw(st.integers(0, len(whole)))
+    limit = data.draw(st.integers(0, len(frames)))
+    old, card = backend(), Card(limit)
+    old.attach(card)
+    old.load_state(NetdevState(id="n0", kind="stream", received=whole[:cut]))
+    old.accept_input()
+    crossed = states.load(NetdevState, 1, states.save(old.save_state()))
+    new, rest = backend(), Card()
+    crossed.received += whole[cut:]
+    new.load_state(crossed)
+    new.attach(rest)
+    assert card.frames + rest.frames == frames
+    assert len(card.frames) <= limit
+
+
+def test_frame_that_is_too_long_ends_the_connection_and_is_forgotten() -> None:
+    one, card = backend(), Card()
+    one.attach(card)
+    one.load_state(NetdevState(received=LENGTH.pack(MAX_FRAME + 1) + b"x" * 100))
+    one.accept_input()
+    assert card.frames == []
+    assert one.save_state().received == b""
+
+
+def test_guest_that_takes_nothing_leaves_all_frames_in_order() -> None:
+    frames = [bytes((n,)) * 60 for n in range(3 * BATCH)]
+    one, card = backend(), Card(limit=BATCH + 1)
+    one.load_state(NetdevState(received=framed(frames)))
+    one.attach(card)
+    assert card.frames == frames[: BATCH + 1]
+    card.limit = 1 << 30
+    one.accept_input()
+    assert card.frames == frames
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    monkeypatch.setattr("instar.netdev.table.KINDS", {"stream": Nowhere, "tap": Nowhere})
+
+
+def table(*listed: str) -> Netdevs:
+    made = Netdevs(Loop(), Fds(), lambda _name, _data: None)
+    for ident in listed:
+        made.plan(NetSpec("stream", ident, {"addr.type": "unix"}))
+    return made
+
+
+def names(one: Netdevs) -> list[str]:
+    return [each.id for each in one]
+
+
+def resumed(old: Netdevs, *listed: str) -> Netdevs:
+    new = table(*listed)
+    new.load_state(states.load(NetdevsState, 1, states.save(old.save_state())))
+    new.open()
+    return new
+
+
+@pytest.mark.usefixtures("kinds")
+def test_added_and_removed_back_ends_stay_so_through_updates() -> None:
+    one = table("a", "b")
+    one.open()
+    one.remove("a")
+    one.add(NetSpec("stream", "c", {"addr.type": "inet"}))
+    two = resumed(one, "a", "b")
+    assert sorted(names(two)) == ["b", "c"]
+    assert two.get("c").spec.options == {"addr.type": "inet"}
+    two.add(NetSpec("stream", "a", {"addr.type": "fd"}))
+    two.remove("c")
+    three = resumed(two, "a", "b")
+    assert sorted(names(three)) == ["a", "b"]
+    assert three.get("a").spec.options == {"addr.type": "fd"}
+
+
+@pytest.mark.usefixtures("kinds")
+def test_card_has_its_back_end_whenever_there_is_one() -> None:
+    one, card = table("a"), Card()
+    one.use("a", card)
+    one.open()
+    one.remove("a")
+    one.add(NetSpec("stream", "a", {}))
+    assert card.backends == [card.backends[0], None, one.get("a")]
+
+
+@pytest.mark.usefixtures("kinds")
+def test_add_of_what_cannot_be_says_why_and_changes_nothing() -> None:
+    one = table("a")
+    one.use("b", Card())
+    one.open()
+    with pytest.raises(CommandError, match="Duplicate ID 'a' for netdev"):
+        one.add(NetSpec("stream", "a", {}))
+    with pytest.raises(CommandError, match="without vnet_hdr; nothing was added"):
+        one.add(NetSpec("tap", "b", {}))
+    with pytest.raises(ConfigError, match="unknown kind hubport"):
+        one.add(NetSpec("hubport", "c", {}))
+    with pytest.raises(CommandError, match="Device 'c' not found"):
+        one.remove("c")
+    assert names(one) == ["a"]
