@@ -1,5 +1,5 @@
 """Processes that were started for the user and end with the virtual machine."""
 
-from instar.children.children import ChildSpec, Children
+from instar.children.children import Children, ChildSpec
 
 __all__ = ["ChildSpec", "Children"]
