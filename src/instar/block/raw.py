@@ -19,14 +19,16 @@ from instar import log
 from instar.block import file_io
 from instar.block.state import BlockState
 from instar.block.workers import Workers
+from instar.cpr.fdsets import open_file
 from instar.errors import CommandError, ConfigError, HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import ClassVar, Final, Protocol
 
     from instar.block.request import BlockRequest
+    from instar.cpr.fds import Entry
     from instar.cpr.state import State
 
     Post = Callable[[Callable[[], object]], object]
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 
         def delete(self, name: str, ident: int, /) -> object:
             """Forget a name."""
+            ...
+
+        def walk(self, owner: str = "", /) -> Iterator[Entry]:
+            """Yield the entries of an owner."""
             ...
 
 
@@ -280,7 +286,7 @@ def open_block(
         HostError: the host refused, or another VM has it; nothing is left open.
     """
     inherited = fds.find(f"block/{spec.id}", 0)
-    fd = inherited if inherited >= 0 else _open(spec)
+    fd = inherited if inherited >= 0 else _open(spec, fds)
     try:
         if inherited >= 0:
             _check_same(spec, fd)
@@ -296,11 +302,11 @@ def open_block(
     return block
 
 
-def _open(spec: BlockSpec) -> int:
+def _open(spec: BlockSpec, fds: FdTable) -> int:
     # Not blocking: a FIFO somebody named by mistake is refused below instead of hanging here.
     access = os.O_RDONLY if spec.read_only else os.O_RDWR
     try:
-        return os.open(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK)
+        return open_file(spec.path, access | os.O_CLOEXEC | os.O_NONBLOCK, fds=fds)
     except OSError as e:
         raise HostError(f"disk {spec.id}: could not open {spec.path}: {_reason(e)}") from e
 

@@ -13,9 +13,10 @@ from instar.chardev.state import MAX_UNSENT, ChardevState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import ClassVar, Final, Protocol
 
+    from instar.cpr.fds import Entry
     from instar.cpr.state import State
     from instar.loop import Loop
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
         def delete(self, name: str, ident: int, /) -> object:
             """Forget the name; the descriptor is not closed. Not there is fine."""
+            ...
+
+        def walk(self, owner: str = "", /) -> Iterator[Entry]:
+            """Yield the entries of an owner."""
             ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from instar.chardev.base import FD_OWNER, FdChardev
+from instar.cpr.fdsets import open_file
 from instar.errors import HostError
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ class FileChardev(FdChardev):
 
     Args:
         ident: Unique id.
-        path: File to write; created with mode 0600 if it does not exist.
+        path: File to write, or /dev/fdset/N; created with mode 0600 if it does not exist.
         append: Keep what is in it; otherwise it is emptied (not after an update).
         loop: The main loop.
         fds: Descriptors of the program before; one of this id is used as it is.
@@ -43,7 +44,7 @@ class FileChardev(FdChardev):
             mode = os.O_APPEND if append else os.O_TRUNC
             flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK | mode
             try:
-                self._out_fd = os.open(path, flags, 0o600)
+                self._out_fd = open_file(path, flags, fds=fds)
             except OSError as e:
                 raise HostError(f"chardev {ident}: cannot open {path}: {e.strerror}") from e
 

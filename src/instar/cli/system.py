@@ -73,6 +73,8 @@ def _run(config: Config, adopted: Adopted | None) -> int:
     fds = Fds() if adopted is None else adopted.fds
     vm = Vm(loop, fds, config, resumed=adopted is not None)
     try:
+        if adopted is None:  # later, the sets are there, and those numbers are something else
+            vm.fd_sets.add_inherited([(wish.fd, wish.set, wish.opaque) for wish in config.add_fds])
         assemble(vm, announce=_announce, on_fatal=on_fatal)
         vm.machine.events.hold()  # until there are monitors
         signals.on_ending(

@@ -9,6 +9,7 @@ from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
 from instar.cli.network import Network
+from instar.cpr.fdsets import FdSets
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
 from instar.netdev import Netdevs
@@ -86,6 +87,7 @@ class Vm:
         self._added = AddedChardevs(self)
         self.named_fds = NamedFdTable(fds)
         self.monitor_slots: list[MonitorSlot] = []
+        self.fd_sets = FdSets(fds)
         self.host_parts: list[HostPart] = []
         self.disks: dict[str, RawBlock] = {}
         self.frontends: list[Frontend] = []  # of vhost-user, host parts too

@@ -412,6 +412,22 @@ class Network(Protocol):
         ...
 
 
+class FdSets(Protocol):
+    """Sets of descriptors that a user gave (``instar.cpr.fdsets.FdSets``); they cross an update."""
+
+    def list(self) -> Mapping[int, Sequence[tuple[int, str]]]:
+        """Return, by set, the descriptors and what was said of each ("" if nothing)."""
+        ...
+
+    def add(self, fd: int, number: int = -1, opaque: str = "", /) -> int:
+        """Put ``fd`` (owned from now on) into a set, -1 a new one; returns the set's number."""
+        ...
+
+    def remove(self, number: int, fd: int = -1, /) -> bool:
+        """Close and forget ``fd`` of a set, or with -1 all of them; False if there is none."""
+        ...
+
+
 class Context(Protocol):
     """Everything that a command may act on."""
 
@@ -449,6 +465,11 @@ class Context(Protocol):
         ...
 
     @property
+    def fd_sets(self) -> FdSets:
+        """Sets of descriptors."""
+        ...
+
+    @property
     def loop(self) -> Loop:
         """The main loop."""
         ...
@@ -464,6 +485,7 @@ class ClientContext:
         self.add_chardev = program.add_chardev
         self.remove_chardev = program.remove_chardev
         self.named_fds = program.named_fds
+        self.fd_sets = program.fd_sets
         self.network = program.network
         self.loop = program.loop
         self.take_gift = client.take_gift

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from instar.memory import AddressSpace, RamBlock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from instar.block import BlockRequest
+    from instar.cpr.fds import Entry
 
 RAM_BASE = 0x8000_0000
 
@@ -151,6 +152,10 @@ class FakeFds:
     def delete(self, name: str, ident: int) -> None:
         """Forget a name."""
         del self.table[name, ident]
+
+    def walk(self, _owner: str = "") -> Iterator[Entry]:
+        """Yield nothing: no sets are in it."""
+        return iter(())
 
 
 class FakeBlock:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.cli.options import Config, IcountConfig, RtcConfig, SmpConfig, parse
+from instar.cli.options import Config, IcountConfig, RtcConfig, SmpConfig, parse, to_argv
 from instar.cli.options.resolve import format_date, parse_date
 from instar.errors import ConfigError
 
@@ -259,3 +259,10 @@ def test_incoming_given_twice_takes_the_last() -> None:
 def test_incoming_from_what_is_not_offered_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=r"^-incoming"):
         parse(["-incoming", word])
+
+
+def test_add_fd_lists_inherited_descriptors_and_is_written_out_again():
+    config = parse(["-add-fd", "fd=5,set=2,opaque=a,,b", "-add-fd", "set=2,fd=7"])
+    wishes = [(wish.fd, wish.set, wish.opaque) for wish in config.add_fds]
+    assert wishes == [(5, 2, "a,b"), (7, 2, "")]
+    assert parse(to_argv(config)).add_fds == config.add_fds

@@ -206,12 +206,31 @@ class FakeNetwork:
         self.backends = [backend for backend in self.backends if backend.id != ident]
 
 
+class FakeFdSets:
+    def __init__(self):
+        self.kept = {1: [(9, "rdwr:disk.img")]}
+
+    def list(self):
+        return self.kept
+
+    def add(self, fd, number=-1, opaque=""):
+        number = 2 if number < 0 else number
+        self.kept.setdefault(number, []).append((fd, opaque))
+        return number
+
+    def remove(self, number, fd=-1):
+        gone = [member for member in self.kept.get(number, []) if fd in {-1, member[0]}]
+        self.kept[number] = [member for member in self.kept.get(number, []) if member not in gone]
+        return bool(gone)
+
+
 class FakeContext:
     def __init__(self):
         self.machine = FakeMachine()
         self.migration = FakeMigration()
         self.loop = FakeLoop()
         self.named_fds = FakeNamedFds()
+        self.fd_sets = FakeFdSets()
         self.network = FakeNetwork()
         ring = RingChardev("ring0", 64, self.loop)
         ring.write(b"abc")

@@ -385,9 +385,9 @@ class Config(Record):
     """Everything the user asked for. Made by ``parse``; attributes are set, not passed."""
 
     __slots__ = (
-        "accel", "append", "blocks", "chardevs", "children", "cpu", "devices", "icount", "incoming", "initrd",
-        "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs", "no_reboot",
-        "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
+        "accel", "actions", "add_fds", "append", "blocks", "chardevs", "children", "cpu", "devices", "icount",
+        "incoming", "initrd", "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs",
+        "no_reboot", "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
         "start_paused", "uuid", "warnings",
     )  # fmt: skip
     uncompared = frozenset({"warnings"})
@@ -403,6 +403,29 @@ class Config(Record):
         self.memory_size = DEFAULT_MEMORY
         self.memory_backends: list[MemoryBackendConfig] = []
         self.rngs: list[RngConfig] = []
+class AddFdConfig(Record):
+    """``-add-fd``: an inherited descriptor for a set."""
+
+    __slots__ = ("fd", "opaque", "set")
+
+    def __init__(self, *, fd: int, number: int, opaque: str = "") -> None:
+        self.fd = fd
+        self.set = number
+        self.opaque = opaque  # at most 255 bytes
+
+
+class ActionConfig(Record):
+    """``-action``: what happens to a guest that panics, or that a watchdog finds dead."""
+
+    __slots__ = ("panic", "watchdog")
+
+    def __init__(
+        self, *, panic: PanicAction = "shutdown", watchdog: WatchdogAction = "reset"
+    ) -> None:
+        self.panic: PanicAction = panic
+        self.watchdog: WatchdogAction = watchdog
+
+
         self.kernel = ""
         self.initrd = ""
         self.append = ""
@@ -431,3 +454,4 @@ class Request(Record):
 
     def __init__(self, topic: str) -> None:
         self.topic = topic  # "help", "version", or the option whose choices are to be listed
+        self.add_fds: list[AddFdConfig] = []

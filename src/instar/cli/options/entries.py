@@ -307,5 +307,13 @@ OPTIONS = (
     *BACKEND_OPTIONS,
     *CHARACTER_OPTIONS,
     *PROCESS_OPTIONS,
+    Option("add-fd", "keys", "put an inherited descriptor into a set: /dev/fdset/SET names it; updates keep it",
+        group="Process", metavar="fd=FD,set=SET", repeat="list",
+        keys=(
+            Key("fd", "int", "descriptor", low=3, high=(1 << 31) - 1, required=True),
+            Key("set", "int", "number of the set", high=(1 << 31) - 1, required=True),
+            Key("opaque", "text", "what query-fdsets shows of it", high=255),
+        ),
+    ),
 )
 BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}

@@ -35,7 +35,7 @@ def to_argv(config: Config) -> list[str]:
     What the guest can see is always written out, so that another version's defaults do not matter.
     Short forms are expanded: character devices are ``-chardev``, and ``-nodefaults`` comes first.
     """
-    words = ["-nodefaults", *_machine_words(config), *_boot_words(config)]
+    words = ["-nodefaults", *_machine_words(config), *_boot_words(config), *_set_words(config)]
     for backend in config.memory_backends:
         words += ["-object", _join(f"memory-backend-{backend.kind}", _backend_pairs(backend))]
     for rng in config.rngs:
@@ -61,6 +61,14 @@ def to_argv(config: Config) -> list[str]:
 
 def _machine_words(config: Config) -> list[str]:
     smp = config.smp
+def _set_words(config: Config) -> list[str]:
+    words: list[str] = []
+    for wish in config.add_fds:
+        opaque = [("opaque", wish.opaque)] if wish.opaque else []
+        words += ["-add-fd", _join(f"fd={wish.fd}", [("set", str(wish.set)), *opaque])]
+    return words
+
+
     cpu = config.cpu
     board: Pairs = [("aux-ram-share", _flag(config.machine.aux_ram_share))]
     if config.machine.memory_backend:

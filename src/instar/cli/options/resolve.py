@@ -7,6 +7,10 @@ from time import gmtime, strftime
 from instar.cli.options.characters import Characters
 from instar.cli.options.config import (
     MAX_CPUS,
+    PANIC_ACTIONS,
+    WATCHDOG_ACTIONS,
+    ActionConfig,
+    AddFdConfig,
     Config,
     CpuConfig,
     IcountConfig,
@@ -189,4 +193,12 @@ def _read_process(given: Given, config: Config) -> None:
     if given.has("display") and display != "none":
         raise ConfigError(
             f"-display {shorten(display)}: there is no display; only none is allowed"
+    config.add_fds = [
+        AddFdConfig(
+            fd=values.number("fd", 0),
+            number=values.number("set", 0),
+            opaque=values.text("opaque"),
+        )
+        for values in given.each("add-fd")
+    ]
         )

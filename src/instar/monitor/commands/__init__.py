@@ -9,6 +9,7 @@ from instar.monitor.commands import (
     block,
     chardev,
     cpu,
+    fdsets,
     machine,
     memory,
     migration,
@@ -26,5 +27,6 @@ if TYPE_CHECKING:
 WAITS: Final[dict[str, Callable[[Context], str | None]]] = {"migrate": migration.outcome}
 
 __all__ = [
-    "WAITS", "balloon", "block", "chardev", "cpu", "machine", "memory", "migration", "monitor", "network", "replay",
+    "WAITS", "balloon", "block", "chardev", "cpu", "fdsets", "machine", "memory", "migration", "monitor", "network",
+    "replay",
 ]  # fmt: skip
