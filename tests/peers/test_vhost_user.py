@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE, Vm
+from harness import PATIENCE, QmpError, Vm
 
 SIZE = 64 << 20
 CLUSTER = 1 << 16
@@ -172,6 +172,9 @@ def test_folder_of_virtiofsd_stays_mounted_through_20_updates(debian, tmp_path: 
         assert big in shell(vm, "echo open >&9; sha256sum /mnt/big")
         assert (share / "kept").read_bytes() == b"open\n"  # a file that was open all the time
         subprocess.run(["sha256sum", "-c", "--quiet", "sums"], cwd=share, check=True)
+        vm.qmp.command("migrate-set-parameters", mode="normal")
+        with pytest.raises(QmpError, match="only mode cpr-exec keeps it"):
+            vm.qmp.command("migrate", uri=f"file:{tmp_path}/state")
         vm.qmp.command("quit")
         assert vm.wait_exit() == 0
         assert not Path(f"/proc/{child}").exists()  # ended with the machine, and was reaped

@@ -6,6 +6,7 @@ from instar.children import Children, ChildSpec
 from instar.cli.options.config import VhostUserBlkConfig, VhostUserFsConfig
 from instar.devices.vhost_user_blk import VhostUserBlk
 from instar.devices.vhost_user_fs import VhostUserFs
+from instar.migration.parameters import MODES
 from instar.vhostuser import Frontend
 
 TYPE_CHECKING = False
@@ -36,6 +37,17 @@ def start_children(vm: Vm) -> None:
         vm.loop.call_soon(children.start_new)
     else:
         children.start()
+
+
+def block_what_daemons_keep(vm: Vm) -> None:
+    """Refuse migrations that a file system daemon would not survive: open files are known to it alone."""
+    for device in vm.config.devices:
+        if isinstance(device, VhostUserFsConfig):
+            vm.migration.blockers.add(
+                f"{device.driver} {device.tag}: the files that the guest has open are known to the program that "
+                "serves them alone, and only mode cpr-exec keeps it",
+                *(mode for mode in MODES if mode != "cpr-exec"),
+            )
 
 
 def vhost_ids(vm: Vm) -> set[str]:
