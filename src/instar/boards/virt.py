@@ -4,6 +4,8 @@
 |---|---|---|---|
 | syscon (sifive,test) | 0x0010_0000 | 0x1000 | |
 | goldfish RTC | 0x0010_1000 | 0x1000 | 11 |
+| pvpanic | 0x0010_2000 | 0x2 | |
+| watchdog (sun6i) | 0x0010_3000 | 0x20 | |
 | PLIC | 0x0C00_0000 | 0x60_0000 | |
 | 16550 UART | 0x1000_0000 | 0x100 | 10 |
 | virtio-mmio slot n (0 to 7) | 0x1000_1000 + n * 0x1000 | 0x1000 | 1 + n |
@@ -16,9 +18,13 @@ from __future__ import annotations
 
 from instar.devices.goldfish_rtc import GoldfishRtc
 from instar.devices.plic import Plic
+from instar.devices.pvpanic import Pvpanic
+from instar.devices.pvpanic.device import REGION_SIZE as PVPANIC_SIZE
 from instar.devices.syscon import Syscon
 from instar.devices.uart16550 import Uart16550
 from instar.devices.virtio_mmio import EmptySlot, VirtioMmio
+from instar.devices.watchdog import Watchdog
+from instar.devices.watchdog.device import REGION_SIZE as WATCHDOG_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from instar.boards.boot import BootImages
     from instar.cpu.rv64 import Core
     from instar.devices.handles import RtcClock, SerialChardev, Timers
+    from instar.devices.watchdog.device import VirtualClock
     from instar.memory import AddressSpace
     from instar.stateful import Stateful
     from instar.virtio.device import VirtioDevice
@@ -43,6 +50,8 @@ if TYPE_CHECKING:
 SYSCON_BASE: Final = 0x0010_0000
 RTC_BASE: Final = 0x0010_1000
 RTC_IRQ: Final = 11
+PVPANIC_BASE: Final = 0x0010_2000
+WATCHDOG_BASE: Final = 0x0010_3000
 PLIC_BASE: Final = 0x0C00_0000
 PLIC_SIZE: Final = 0x60_0000
 UART_BASE: Final = 0x1000_0000
@@ -61,9 +70,12 @@ _SEIP: Final = 9
 class BoardPorts:
     """What the board's devices are connected to on the host's side."""
 
-    __slots__ = ("clock", "poweroff", "reset", "serial", "set_irq", "timers")
+    __slots__ = (
+        "clock", "crash_loaded", "panicked", "poweroff", "reset", "serial", "set_irq", "timers",
+        "watchdog_clock", "watchdog_expired",
+    )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a bundle, named parts
         self,
         *,
         serial: SerialChardev,
@@ -72,12 +84,20 @@ class BoardPorts:
         set_irq: Callable[[int, int, bool], object],
         poweroff: Callable[[int], object],
         reset: Callable[[], object],
+        watchdog_clock: VirtualClock,
+        watchdog_expired: Callable[[], object],
+        panicked: Callable[[], object],
+        crash_loaded: Callable[[], object],
     ) -> None:
         self.serial = serial
         self.clock = clock
         self.timers = timers
         self.set_irq = set_irq
         self.poweroff = poweroff
+        self.watchdog_clock = watchdog_clock
+        self.watchdog_expired = watchdog_expired
+        self.panicked = panicked
+        self.crash_loaded = crash_loaded
         self.reset = reset
 
 
@@ -118,8 +138,12 @@ class VirtBoard:
         space.add_mmio(RTC_BASE, 0x1000, rtc, "goldfish_rtc")
         space.add_mmio(PLIC_BASE, PLIC_SIZE, plic, "riscv.sifive.plic")
         space.add_mmio(UART_BASE, 0x100, uart, "serial")
-        self.stateful: list[Stateful] = [plic, rtc, uart]
-        self._devices: list[Resettable] = [plic, rtc, uart]
+        pvpanic = Pvpanic(ports.panicked, ports.crash_loaded)
+        watchdog = Watchdog(ports.watchdog_clock, ports.timers, ports.watchdog_expired)
+        space.add_mmio(PVPANIC_BASE, PVPANIC_SIZE, pvpanic, "pvpanic-mmio")
+        space.add_mmio(WATCHDOG_BASE, WATCHDOG_SIZE, watchdog, "watchdog")
+        self.stateful: list[Stateful] = [plic, rtc, uart, watchdog]
+        self._devices: list[Resettable] = [plic, rtc, uart, watchdog]
         for slot in range(VIRTIO_SLOTS):
             base = VIRTIO_BASE + slot * VIRTIO_STRIDE
             device = virtio.get(slot)

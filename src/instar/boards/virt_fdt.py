@@ -11,6 +11,7 @@ from instar.boards.fdt import Node, flatten
 from instar.boards.virt import (
     PLIC_BASE,
     PLIC_SIZE,
+    PVPANIC_BASE,
     RTC_BASE,
     RTC_IRQ,
     SYSCON_BASE,
@@ -19,7 +20,10 @@ from instar.boards.virt import (
     VIRTIO_BASE,
     VIRTIO_IRQ,
     VIRTIO_STRIDE,
+    WATCHDOG_BASE,
 )
+from instar.devices.pvpanic.device import REGION_SIZE as PVPANIC_SIZE
+from instar.devices.watchdog.device import REGION_SIZE as WATCHDOG_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,6 +157,8 @@ def _add_platform(soc: Node, harts: int) -> None:
     _connect(serial, UART_IRQ)
     rtc = _add_device(soc, "rtc", RTC_BASE, 0x1000, "google,goldfish-rtc")
     _connect(rtc, RTC_IRQ)
+    _add_device(soc, "pvpanic", PVPANIC_BASE, PVPANIC_SIZE, "qemu,pvpanic-mmio")
+    _add_device(soc, "watchdog", WATCHDOG_BASE, WATCHDOG_SIZE, "allwinner,sun6i-a31-wdt")
     syscon = _add_device(
         soc, "test", SYSCON_BASE, 0x1000, "sifive,test1", "sifive,test0", "syscon"
     )

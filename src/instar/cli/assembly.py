@@ -14,7 +14,12 @@ from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
 from instar.boards.firmware import Firmware
 from instar.boards.virt_fdt import virt_fdt
 from instar.chardev import front_end
-from instar.cli.daemons import make_vhost_devices, start_children, vhost_ids
+from instar.cli.daemons import (
+    block_what_daemons_keep,
+    make_vhost_devices,
+    start_children,
+    vhost_ids,
+)
 from instar.cli.network import make_card, plan_netdevs
 from instar.cli.options.config import (
     VhostUserBlkConfig,
@@ -22,12 +27,14 @@ from instar.cli.options.config import (
     VirtioBalloonConfig,
     VirtioBlkConfig,
     VirtioNetConfig,
+    VirtioSerialConfig,
     VirtioVsockConfig,
 )
 from instar.cli.vm import MonitorSlot, Vm
 from instar.cpu.rv64 import Core, address_of
 from instar.devices.virtio_balloon import VirtioBalloon
 from instar.devices.virtio_blk import VirtioBlk
+from instar.devices.virtio_console import ConsolePort, VirtioConsole
 from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
 from instar.devices.virtio_vsock import VirtioVsock
 from instar.machine.balloon import RamPages
@@ -36,7 +43,7 @@ from instar.machine.clock import MachineClock
 from instar.machine.cpus import CoreBox, HartBox, ModelBox, ModelState
 from instar.machine.machine import Machine
 from instar.machine.parts import MemoryBackend, Parts
-from instar.machine.serial import MachineTimers, SerialLine
+from instar.machine.serial import ConsoleLine, MachineTimers, SerialLine
 from instar.machine.vcpus import VcpuThread
 from instar.machine.virtual_timers import VirtualTimers
 from instar.memory import AddressSpace, BackendSpec, open_backend
@@ -84,6 +91,8 @@ def assemble(
         loop=vm.loop,
         on_reset="shutdown" if config.no_reboot else "reset",
         on_shutdown="pause" if config.no_shutdown else "poweroff",
+        on_panic=config.actions.panic,
+        on_watchdog=config.actions.watchdog,
     )
     parts = _make_parts(vm, console)
     vm.machine.attach(parts)
@@ -91,6 +100,7 @@ def assemble(
     vm.migration = Migration(vm.machine, vm.fds, vm, on_fatal)
     if not config.machine.aux_ram_share:
         vm.migration.block_private_aux_ram(BLOCK_ID)
+    block_what_daemons_keep(vm)
     if not config.incoming:
         if not config.kernel:
             log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")
@@ -153,6 +163,10 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         set_irq=vcpus.set_irq,
         poweroff=machine.request_shutdown,
         reset=machine.request_reset,
+        watchdog_clock=clock,
+        watchdog_expired=machine.request_watchdog,
+        panicked=machine.request_panic,
+        crash_loaded=machine.crash_loaded,
     )
     virtio, used_by = _make_virtio(vm, disks, space)
     virtio.update(make_vhost_devices(vm, space))
@@ -165,7 +179,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         vcpus=vcpus,
         board=board,
         space=space,
-        drainables=[*disks.values(), *vm.frontends, serial],
+        drainables=[*disks.values(), *vm.frontends, serial, *vm.console_lines],
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
         retriers=retriers,
@@ -242,6 +256,8 @@ def _make_virtio(
             used_by[device.drive] = f"{place}/virtio-backend"
         elif isinstance(device, VirtioNetConfig):
             devices[device.slot] = make_card(vm, device)
+        elif isinstance(device, VirtioSerialConfig):
+            devices[device.slot] = _make_console(vm, device, name)
         elif isinstance(device, VirtioBalloonConfig):
             balloon = VirtioBalloon(
                 RamPages(space),
@@ -263,6 +279,16 @@ def _make_virtio(
                 _make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}"
             )
     return devices, used_by
+
+
+def _make_console(vm: Vm, device: VirtioSerialConfig, name: str) -> VirtioConsole:
+    ports: dict[int, ConsolePort] = {}
+    for port in device.ports:
+        end = front_end(vm.chardevs[port.chardev], "serial")
+        line = ConsoleLine(vm.machine, end, hold=vm.config.icount is None)
+        vm.console_lines.append(line)
+        ports[port.number] = ConsolePort(line, console=port.console, name=port.name)
+    return VirtioConsole(ports, state_id=f"virtio-console/{name}")
 
 
 def _error_policy(config: Config, device: VirtioBlkConfig) -> ErrorPolicy:

@@ -34,6 +34,7 @@ MODULES = (
     "vsock",
     "vmw_vsock_virtio_transport",
     "virtio_balloon",
+    "sunxi_wdt",
     "ext4",
 )
 IMAGE_PACKAGE = re.compile(r"linux-image-\d[a-z0-9.+~-]*-riscv64")

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     ResetAction = Literal["reset", "shutdown"]
     ShutdownAction = Literal["poweroff", "pause"]
+    PanicAction = Literal["none", "pause", "shutdown"]
+    WatchdogAction = Literal["reset", "poweroff", "pause", "none"]
 
 
 NO_BREAK: Final = -1
@@ -42,7 +44,7 @@ class MachineState(State):
         "QEMU's RunState name at the moment of saving, before the save stopped it.", max=32
     )
     pending: str = text(
-        "What the guest asked for and did not get yet: reset, shutdown; or internal-error.", max=32
+        "What the guest asked for and did not get yet: reset, shutdown, panic, watchdog; or internal-error.", max=32
     )
     pending_status: int = u(8, "With a pending shutdown: the exit status.")
     replay_break: int = i(64, "Instruction count to stop at, -1: none.", default=-1)
@@ -51,7 +53,7 @@ class MachineState(State):
         """Refuse a run state or a wish that does not exist."""
         if self.runstate and self.runstate not in TRANSITIONS:
             raise StateInvalidError(f"machine.runstate: {self.runstate!r} is not a run state")
-        if self.pending not in ("", "reset", "shutdown", "internal-error"):
+        if self.pending not in ("", "reset", "shutdown", "internal-error", "panic", "watchdog"):
             raise StateInvalidError(f"machine.pending: {self.pending!r} is not a wish of a guest")
 
 
@@ -69,7 +71,7 @@ class Machine:
     state_id = "machine"
     state_class: ClassVar[type[State]] = MachineState
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the user chose, named
         self,
         *,
         name: str,
@@ -77,6 +79,8 @@ class Machine:
         loop: Loop,
         on_reset: ResetAction,
         on_shutdown: ShutdownAction,
+        on_panic: PanicAction = "shutdown",
+        on_watchdog: WatchdogAction = "reset",
     ) -> None:
         self.name = name
         self.uuid = uuid
@@ -91,6 +95,8 @@ class Machine:
         self._states = RunStateMachine()
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
+        self._on_panic: PanicAction = on_panic
+        self._on_watchdog: WatchdogAction = on_watchdog
         self._ending = False
         self._waiting: list[Callable[[], object]] = []  # for the machine to run
         self._at_run: list[Callable[[], object]] = []
@@ -377,6 +383,21 @@ class Machine:
         """Power off at the guest's wish; ``status`` is what the guest said (0: fine)."""
         self._request("shutdown", status)
 
+    def request_panic(self) -> None:
+        """Do as ``-action panic=`` says: the guest has panicked."""
+        self._request("panic", 0)
+
+    def crash_loaded(self) -> None:
+        """Tell that the guest has panicked and starts its crash kernel."""
+        self.loop.call_threadsafe(
+            lambda: self.events.emit("GUEST_CRASHLOADED", {"action": "run"})
+        )
+
+    def request_watchdog(self) -> None:
+        """Do as ``-action watchdog=`` says: the guest does not say any more that it lives; from any thread."""
+        if not self.state.pending:
+            self._request("watchdog", 0)
+
     def on_bug(self, error: BaseException) -> None:
         """Stop in run state ``internal-error``: our own code failed while it served the guest."""
         from traceback import format_exception  # noqa: PLC0415 - a bug may take its time, an update may not
@@ -415,8 +436,40 @@ class Machine:
             self.reset("guest-reset", guest=True)
         elif kind == "shutdown":
             self.shutdown("guest-shutdown", status=self.state.pending_status)
+        elif kind == "panic":
+            self._panicked()
+        elif kind == "watchdog":
+            self._watchdog_expired()
         else:
             self.halt("internal-error")
+
+    def _panicked(self) -> None:
+        if self._on_panic == "none":
+            self.events.emit("GUEST_PANICKED", {"action": "run"})
+            self._go_on()
+            return
+        stay = self._on_panic == "pause" or self._on_shutdown == "pause"
+        self.events.emit("GUEST_PANICKED", {"action": "pause" if stay else "poweroff"})
+        self.halt("guest-panicked")
+        if not stay:
+            self.shutdown("guest-panic")
+
+    def _watchdog_expired(self) -> None:
+        action = self._on_watchdog
+        self.events.emit("WATCHDOG", {"action": action})
+        if action == "reset":
+            self.reset("guest-reset", guest=True)
+        elif action == "poweroff":
+            self.shutdown("guest-shutdown")
+        elif action == "pause":
+            self.halt("watchdog")
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Let the harts go on that a request has parked."""
+        self._quiesce()
+        self._run_harts()
 
     def io_error(self, event: Mapping[str, object], *, stop: bool) -> None:
         """Tell of a failed disk request (BLOCK_IO_ERROR); from any thread.

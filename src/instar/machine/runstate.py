@@ -23,22 +23,29 @@ if TYPE_CHECKING:
         "shutdown",
         "internal-error",
         "io-error",
+        "guest-panicked",
+        "watchdog",
     ]
 
 # from -> the states that may follow
 TRANSITIONS: Final[dict[RunState, tuple[RunState, ...]]] = {
     "prelaunch": ("running", "inmigrate", "finish-migrate", "paused", "shutdown"),
     "inmigrate": ("running", "paused", "prelaunch", "shutdown", "internal-error", "postmigrate", "finish-migrate",
-                  "io-error"),
-    "running": ("paused", "finish-migrate", "shutdown", "internal-error", "io-error", "save-vm", "restore-vm"),
+                  "io-error", "guest-panicked", "watchdog"),
+    "running": ("paused", "finish-migrate", "shutdown", "internal-error", "io-error", "guest-panicked", "watchdog",
+                "save-vm", "restore-vm"),
     "paused": ("running", "finish-migrate", "postmigrate", "shutdown", "prelaunch", "save-vm", "restore-vm"),
-    "finish-migrate": ("running", "paused", "postmigrate", "prelaunch", "shutdown", "internal-error", "io-error"),
-    "postmigrate": ("running", "finish-migrate", "prelaunch", "paused", "shutdown", "internal-error", "io-error"),
+    "finish-migrate": ("running", "paused", "postmigrate", "prelaunch", "shutdown", "internal-error", "io-error",
+                       "guest-panicked", "watchdog"),
+    "postmigrate": ("running", "finish-migrate", "prelaunch", "paused", "shutdown", "internal-error", "io-error",
+                    "guest-panicked", "watchdog"),
     "restore-vm": ("running", "prelaunch"),
     "save-vm": ("running",),
     "shutdown": ("paused", "finish-migrate", "prelaunch"),
     "internal-error": ("paused", "finish-migrate", "prelaunch"),
     "io-error": ("running", "finish-migrate", "prelaunch", "paused"),
+    "guest-panicked": ("running", "finish-migrate", "prelaunch", "paused"),
+    "watchdog": ("running", "finish-migrate", "prelaunch", "paused"),
 }  # fmt: skip
 
 # A machine in one of these must be reset before it may run again.

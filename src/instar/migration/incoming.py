@@ -160,6 +160,8 @@ _KEPT: Final[tuple[RunState, ...]] = (
     "shutdown",
     "internal-error",
     "io-error",
+    "guest-panicked",
+    "watchdog",
 )
 
 

@@ -25,8 +25,11 @@ _INT_RANGE: Final = (-(1 << 63), (1 << 64) - 1)  # JSON numbers that a C program
 
 # Run states in which the devices' state is not being moved.
 SETTLED: Final = frozenset(
-    {"prelaunch", "running", "paused", "postmigrate", "shutdown", "internal-error", "io-error"}
-)
+    {
+        "prelaunch", "running", "paused", "postmigrate", "shutdown", "internal-error", "io-error",
+        "guest-panicked", "watchdog",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

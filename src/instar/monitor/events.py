@@ -50,6 +50,13 @@ class BalloonData:
 
 
 @dataclass
+class ActionData:
+    """What is done about it."""
+
+    action: Annotated[str, Arg("Such as run, pause, poweroff or reset.")]
+
+
+@dataclass
 class MigrationData:
     """How far a migration is."""
 
@@ -71,6 +78,9 @@ EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "POWERDOWN": ("The guest was asked to power off.", None),
     "BLOCK_IO_ERROR": ("A disk request failed.", BlockIoErrorData),
     "BALLOON_CHANGE": ("The guest gave RAM back or took some (at most one a second).", BalloonData),
+    "GUEST_PANICKED": ("The guest has panicked.", ActionData),
+    "GUEST_CRASHLOADED": ("The guest has panicked and starts its crash kernel.", ActionData),
+    "WATCHDOG": ("The watchdog has run out.", ActionData),
     "MIGRATION": ("A migration changed its status (with capability events).", MigrationData),
     "MIGRATION_PASS": ("A migration begins a pass (with capability events).", PassData),
 }

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     ChardevKind = Literal["null", "stdio", "socket", "file", "pty", "pipe", "ringbuf"]
     AddressFamily = Literal["any", "ipv4", "ipv6"]
     MonitorMode = Literal["readline", "control"]
+    PanicAction = Literal["none", "pause", "shutdown"]
+    WatchdogAction = Literal["reset", "poweroff", "pause", "none"]
     RtcBase = Literal["utc", "localtime", "fixed"]
     RtcClock = Literal["host", "vm"]
 
 BOARDS = ("virt",)
+PANIC_ACTIONS: tuple[PanicAction, ...] = ("none", "pause", "shutdown")
+WATCHDOG_ACTIONS: tuple[WatchdogAction, ...] = ("reset", "poweroff", "pause", "none")
 MAX_CPUS = 8
 VIRTIO_SLOTS = 8
+MAX_SERIAL_PORTS = 8  # of a virtio-serial-device
 DEFAULT_MEMORY = 128 << 20  # bytes
 SLOT_BUS = "virtio-mmio-bus."  # + slot number: the name of a slot in bus=
 
@@ -212,6 +217,38 @@ class VirtioBalloonConfig(Record):
         self.id = ident
 
 
+class VirtioPortConfig(Record):
+    """``-device virtconsole|virtserialport``: a port of the virtio-serial-device before it."""
+
+    __slots__ = ("chardev", "console", "id", "name", "number")
+
+    def __init__(
+        self, *, number: int, console: bool, chardev: str, name: str = "", ident: str = ""
+    ) -> None:
+        self.number = number  # 0 to 7, by the order of the options
+        self.console = console
+        self.chardev = chardev  # id of a ChardevConfig
+        self.name = name  # what the guest finds it by; "" has none
+        self.id = ident
+
+    @property
+    def driver(self) -> str:
+        """Which ``-device`` makes it."""
+        return "virtconsole" if self.console else "virtserialport"
+
+
+class VirtioSerialConfig(Record):
+    """``-device virtio-serial-device``."""
+
+    __slots__ = ("id", "ports", "slot")
+    driver: ClassVar[str] = "virtio-serial-device"
+
+    def __init__(self, *, slot: int, ident: str = "") -> None:
+        self.slot = slot
+        self.id = ident
+        self.ports: list[VirtioPortConfig] = []
+
+
 class VirtioVsockConfig(Record):
     """``-device virtio-vsock-device``."""
 
@@ -290,7 +327,13 @@ class ChildConfig(Record):
 if TYPE_CHECKING:
     VhostUserConfig = VhostUserBlkConfig | VhostUserFsConfig
     DeviceConfig = (
-        VhostUserConfig | VirtioBlkConfig | VirtioRngConfig | VirtioBalloonConfig | VirtioVsockConfig | VirtioNetConfig
+        VhostUserConfig
+        | VirtioBlkConfig
+        | VirtioRngConfig
+        | VirtioBalloonConfig
+        | VirtioVsockConfig
+        | VirtioNetConfig
+        | VirtioSerialConfig
     )
 
 
@@ -360,6 +403,29 @@ class MonitorConfig(Record):
         self.id = ident  # unique; parse gives those without one their chardev's
 
 
+class AddFdConfig(Record):
+    """``-add-fd``: an inherited descriptor for a set."""
+
+    __slots__ = ("fd", "opaque", "set")
+
+    def __init__(self, *, fd: int, number: int, opaque: str = "") -> None:
+        self.fd = fd
+        self.set = number
+        self.opaque = opaque  # at most 255 bytes
+
+
+class ActionConfig(Record):
+    """``-action``: what happens to a guest that panics, or that a watchdog finds dead."""
+
+    __slots__ = ("panic", "watchdog")
+
+    def __init__(
+        self, *, panic: PanicAction = "shutdown", watchdog: WatchdogAction = "reset"
+    ) -> None:
+        self.panic: PanicAction = panic
+        self.watchdog: WatchdogAction = watchdog
+
+
 class IcountConfig(Record):
     """``-icount``: one instruction is ``2**shift`` ns of virtual time."""
 
@@ -403,32 +469,10 @@ class Config(Record):
         self.memory_size = DEFAULT_MEMORY
         self.memory_backends: list[MemoryBackendConfig] = []
         self.rngs: list[RngConfig] = []
-class AddFdConfig(Record):
-    """``-add-fd``: an inherited descriptor for a set."""
-
-    __slots__ = ("fd", "opaque", "set")
-
-    def __init__(self, *, fd: int, number: int, opaque: str = "") -> None:
-        self.fd = fd
-        self.set = number
-        self.opaque = opaque  # at most 255 bytes
-
-
-class ActionConfig(Record):
-    """``-action``: what happens to a guest that panics, or that a watchdog finds dead."""
-
-    __slots__ = ("panic", "watchdog")
-
-    def __init__(
-        self, *, panic: PanicAction = "shutdown", watchdog: WatchdogAction = "reset"
-    ) -> None:
-        self.panic: PanicAction = panic
-        self.watchdog: WatchdogAction = watchdog
-
-
         self.kernel = ""
         self.initrd = ""
         self.append = ""
+        self.add_fds: list[AddFdConfig] = []
         self.blocks: list[BlockConfig] = []
         self.netdevs: list[NetdevConfig] = []
         self.devices: list[DeviceConfig] = []  # slots are all different
@@ -442,6 +486,7 @@ class ActionConfig(Record):
         self.icount: IcountConfig | None = None
         self.rtc = RtcConfig()
         self.seed: int | None = None  # 64 bits
+        self.actions = ActionConfig()
         self.no_reboot = False
         self.no_shutdown = False
         self.warnings: list[str] = []  # one sentence each; not part of the meaning
@@ -454,4 +499,3 @@ class Request(Record):
 
     def __init__(self, topic: str) -> None:
         self.topic = topic  # "help", "version", or the option whose choices are to be listed
-        self.add_fds: list[AddFdConfig] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instar.block.policy import READ_RULES, WRITE_RULES
-from instar.cli.options.config import BOARDS, MAX_CPUS
+from instar.cli.options.config import BOARDS, MAX_CPUS, PANIC_ACTIONS, WATCHDOG_ACTIONS
 from instar.cli.options.daemon_entries import CHILD_OPTION, VHOST_BLK_KEYS, VHOST_FS_KEYS
 from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
@@ -34,6 +34,11 @@ _BACKEND_KEYS = (
     _id("memory"),
     Key("size", "size", "bytes, a multiple of 4096", low=4096, high=_MAX_RAM, required=True),
 )
+_PORT_KEYS = (
+    _ref("chardev", "a -chardev", required=True),
+    Key("name", "text", "name in the guest's /sys/class/virtio-ports", low=1, high=128),
+    _id("port", required=False),
+)  # fmt: skip
 _PREALLOC = Key("prealloc", "flag", "touch every page at the start", default="off")
 _READ_ONLY = "the guest cannot write"
 _DISCARD = Key(
@@ -139,6 +144,15 @@ BOOT_OPTIONS = (
         "channel as JSON or dotted keys (main,addr.transport=file,addr.filename=PATH)",
         group="Boot", metavar="URI", repeat="list"),
     Option("no-reboot", "none", "quit when the guest asks for a reboot", group="Boot"),
+    Option("action", "keys", "what happens to a guest in trouble", group="Boot", metavar="EVENT=ACTION",
+        repeat="merge",
+        keys=(
+            Key("panic", "choice", "it has panicked (and has a pvpanic driver)", choices=PANIC_ACTIONS,
+                default="shutdown"),
+            Key("watchdog", "choice", "it has started the watchdog and forgot it", choices=WATCHDOG_ACTIONS,
+                default="reset"),
+        ),
+    ),
     Option("no-shutdown", "none", "stop instead of quitting when the guest powers off",
         group="Boot"),
 )  # fmt: skip
@@ -222,6 +236,9 @@ BACKEND_OPTIONS = (
                 _id("device", required=False),
                 _BUS,
             ),
+            "virtio-serial-device": (_id("device", required=False), _BUS),
+            "virtconsole": _PORT_KEYS,
+            "virtserialport": _PORT_KEYS,
             "virtio-vsock-device": (
                 Key("guest-cid", "int", "the guest's address", low=3, high=0xFFFF_FFFE, required=True),
                 Key("uds-path", "text",
@@ -290,6 +307,14 @@ CHARACTER_OPTIONS = (
 )  # fmt: skip
 
 PROCESS_OPTIONS = (
+    Option("add-fd", "keys", "put an inherited descriptor into a set: /dev/fdset/SET names it; updates keep it",
+        group="Process", metavar="fd=FD,set=SET", repeat="list",
+        keys=(
+            Key("fd", "int", "descriptor", low=3, high=(1 << 31) - 1, required=True),
+            Key("set", "int", "number of the set", high=(1 << 31) - 1, required=True),
+            Key("opaque", "text", "what query-fdsets shows of it", high=255),
+        ),
+    ),
     CHILD_OPTION,
     Option("pidfile", "text", "write the process id there", group="Process", metavar="FILE"),
     Option("nodefaults", "none", "no serial port back end and no monitor unless asked for",
@@ -307,13 +332,5 @@ OPTIONS = (
     *BACKEND_OPTIONS,
     *CHARACTER_OPTIONS,
     *PROCESS_OPTIONS,
-    Option("add-fd", "keys", "put an inherited descriptor into a set: /dev/fdset/SET names it; updates keep it",
-        group="Process", metavar="fd=FD,set=SET", repeat="list",
-        keys=(
-            Key("fd", "int", "descriptor", low=3, high=(1 << 31) - 1, required=True),
-            Key("set", "int", "number of the set", high=(1 << 31) - 1, required=True),
-            Key("opaque", "text", "what query-fdsets shows of it", high=255),
-        ),
-    ),
 )
 BY_NAME = {name: option for option in OPTIONS for name in (option.name, *option.aliases)}

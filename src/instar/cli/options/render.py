@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from instar.cli.options.config import (
     SLOT_BUS,
+    ActionConfig,
     VhostUserBlkConfig,
     VhostUserFsConfig,
     VirtioBalloonConfig,
     VirtioBlkConfig,
     VirtioNetConfig,
+    VirtioSerialConfig,
     VirtioVsockConfig,
 )
 from instar.cli.options.grammar import escape_commas
@@ -46,7 +48,7 @@ def to_argv(config: Config) -> list[str]:
         pairs = [("id", netdev.id), *sorted(netdev.options.items())]
         words += ["-netdev", _join(netdev.kind, pairs)]
     for device in config.devices:
-        words += ["-device", _join(device.driver, _device_pairs(device))]
+        words += _device_words(device)
     for chardev in config.chardevs:
         words += ["-chardev", _join(chardev.kind, _chardev_pairs(chardev))]
     if config.serial:
@@ -59,8 +61,6 @@ def to_argv(config: Config) -> list[str]:
     return words
 
 
-def _machine_words(config: Config) -> list[str]:
-    smp = config.smp
 def _set_words(config: Config) -> list[str]:
     words: list[str] = []
     for wish in config.add_fds:
@@ -69,6 +69,8 @@ def _set_words(config: Config) -> list[str]:
     return words
 
 
+def _machine_words(config: Config) -> list[str]:
+    smp = config.smp
     cpu = config.cpu
     board: Pairs = [("aux-ram-share", _flag(config.machine.aux_ram_share))]
     if config.machine.memory_backend:
@@ -102,6 +104,8 @@ def _boot_words(config: Config) -> list[str]:
         value = getattr(config, name)
         if value:
             words += [f"-{name}", value]
+    if config.actions != ActionConfig():
+        words += ["-action", f"panic={config.actions.panic},watchdog={config.actions.watchdog}"]
     for name, is_set in (
         ("-S", config.start_paused),
         ("-no-reboot", config.no_reboot),
@@ -164,9 +168,23 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
         pairs += [("guest-cid", str(device.guest_cid)), ("uds-path", device.uds_path)]
     elif isinstance(device, VirtioNetConfig):
         pairs += [("netdev", device.netdev), ("mac", device.mac)]
-    elif device.rng:
+    elif not isinstance(device, VirtioSerialConfig) and device.rng:
         pairs.append(("rng", device.rng))
     return pairs
+
+
+def _device_words(device: DeviceConfig) -> list[str]:
+    ports = _port_words(device) if isinstance(device, VirtioSerialConfig) else []
+    return ["-device", _join(device.driver, _device_pairs(device)), *ports]
+
+
+def _port_words(device: VirtioSerialConfig) -> list[str]:
+    words: list[str] = []
+    for port in device.ports:
+        pairs = [("chardev", port.chardev)]
+        pairs += [(key, text) for key, text in (("name", port.name), ("id", port.id)) if text]
+        words += ["-device", _join(port.driver, pairs)]
+    return words
 
 
 def _chardev_pairs(chardev: ChardevConfig) -> Pairs:

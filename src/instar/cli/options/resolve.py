@@ -183,16 +183,16 @@ def _read_boot(given: Given, config: Config) -> None:
     for values in given.each("incoming"):  # of several, the last counts
         config.incoming = incoming_uri(values.word)
     config.start_paused = given.has("S")
+    panic, watchdog = (given.one("action").text(name) for name in ("panic", "watchdog"))
+    config.actions = ActionConfig(
+        panic=next((action for action in PANIC_ACTIONS if action == panic), "shutdown"),
+        watchdog=next((action for action in WATCHDOG_ACTIONS if action == watchdog), "reset"),
+    )
     config.no_reboot = given.has("no-reboot")
     config.no_shutdown = given.has("no-shutdown")
 
 
 def _read_process(given: Given, config: Config) -> None:
-    config.pidfile = given.one("pidfile").word
-    display = given.one("display").word
-    if given.has("display") and display != "none":
-        raise ConfigError(
-            f"-display {shorten(display)}: there is no display; only none is allowed"
     config.add_fds = [
         AddFdConfig(
             fd=values.number("fd", 0),
@@ -201,4 +201,9 @@ def _read_process(given: Given, config: Config) -> None:
         )
         for values in given.each("add-fd")
     ]
+    config.pidfile = given.one("pidfile").word
+    display = given.one("display").word
+    if given.has("display") and display != "none":
+        raise ConfigError(
+            f"-display {shorten(display)}: there is no display; only none is allowed"
         )

@@ -15,8 +15,10 @@ from instar.cli.options.config import (
     VirtioBlkConfig,
     VirtioNetConfig,
     VirtioRngConfig,
+    VirtioSerialConfig,
     VirtioVsockConfig,
 )
+from instar.cli.options.consoles import add_port, serial_device
 from instar.cli.options.daemons import vhost_device
 from instar.cli.options.grammar import where
 from instar.errors import ConfigError
@@ -224,7 +226,8 @@ def read_devices(given: Given, config: Config) -> None:
             raise ConfigError(f"two devices have the id {ident!r}")
         if ident:
             seen.add(ident)
-        config.devices.append(_device(values))
+        if not add_port(values, config):
+            config.devices.append(_device(values))
     _check_references(config)
     _assign_slots(config)
 
@@ -235,22 +238,12 @@ def _device(values: Values) -> DeviceConfig:
     served_elsewhere = vhost_device(values, slot)
     if served_elsewhere is not None:
         return served_elsewhere
+    if (serial_bus := serial_device(values, slot)) is not None:
+        return serial_bus
     if values.variant == VirtioRngConfig.driver:
         return VirtioRngConfig(slot=slot, rng=values.text("rng"), ident=ident)
-    if values.variant == VirtioBalloonConfig.driver:
-        return VirtioBalloonConfig(
-            slot=slot,
-            deflate_on_oom=values.flag("deflate-on-oom", default=False),
-            free_page_reporting=values.flag("free-page-reporting", default=False),
-            ident=ident,
-        )
-    if values.variant == VirtioVsockConfig.driver:
-        return VirtioVsockConfig(
-            slot=slot,
-            guest_cid=values.number("guest-cid", 0),
-            uds_path=values.text("uds-path"),
-            ident=ident,
-        )
+    if values.variant in {VirtioBalloonConfig.driver, VirtioVsockConfig.driver}:
+        return _balloon_or_vsock(values, slot, ident)
     if values.variant == VirtioNetConfig.driver:
         return VirtioNetConfig(
             slot=slot, netdev=values.text("netdev"), mac=values.text("mac"), ident=ident
@@ -265,6 +258,24 @@ def _device(values: Values) -> DeviceConfig:
         serial=serial,
         rerror=_rerror(values) or "auto",
         werror=_werror(values) or "auto",
+    )
+
+
+def _balloon_or_vsock(
+    values: Values, slot: int, ident: str
+) -> VirtioBalloonConfig | VirtioVsockConfig:
+    if values.variant == VirtioBalloonConfig.driver:
+        return VirtioBalloonConfig(
+            slot=slot,
+            deflate_on_oom=values.flag("deflate-on-oom", default=False),
+            free_page_reporting=values.flag("free-page-reporting", default=False),
+            ident=ident,
+        )
+    return VirtioVsockConfig(
+        slot=slot,
+        guest_cid=values.number("guest-cid", 0),
+        uds_path=values.text("uds-path"),
+        ident=ident,
     )
 
 
@@ -289,7 +300,13 @@ def _check_references(config: Config) -> None:
         raise ConfigError("a machine has one balloon at most, two -device ask for one")
     for device in config.devices:
         if isinstance(
-            device, VirtioBalloonConfig | VirtioVsockConfig | VirtioNetConfig | VhostUserBlkConfig | VhostUserFsConfig
+            device,
+            VirtioBalloonConfig
+            | VirtioVsockConfig
+            | VirtioNetConfig
+            | VhostUserBlkConfig
+            | VhostUserFsConfig
+            | VirtioSerialConfig,
         ):
             continue
         if isinstance(device, VirtioRngConfig):

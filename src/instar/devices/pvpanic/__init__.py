@@ -1,0 +1,5 @@
+"""The panic notifier."""
+
+from instar.devices.pvpanic.device import Pvpanic
+
+__all__ = ["Pvpanic"]
