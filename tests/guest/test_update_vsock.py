@@ -97,11 +97,19 @@ def test_host_initiated_streams_are_exact_through_20_updates(
     with Vm(*arguments(debian, echo_initrd, "vsockecho", uds), size=256) as vm:
         vm.console.wait(b"INIT REACHED")
         streams = [Stream(dial(uds, GUEST_PORT)) for _ in range(2)]
+        late = connect(uds)
+        late.sendall(b"CONN")
         vm.update()
         footprint = vm.footprint()
         for _ in range(19):
             assert vm.update()["status"] == "completed"
         assert vm.footprint() == footprint
+        late.sendall(b"ECT %d\nhello" % GUEST_PORT)
+        answer = late.makefile("rb")
+        assert answer.readline().startswith(b"OK ")
+        assert answer.read(5) == b"hello"
+        answer.close()
+        late.close()
         for stream in streams:
             stream.finish()
             assert (stream.wrong, stream.ended) == ("", True)

@@ -51,7 +51,7 @@ class Balloon:
         self._machine = machine
         self._device: VirtioBalloon | None = None
         self._timer_runs = False
-        self._reported = -1
+        self._reported: int = -1
 
     def connect(self, device: VirtioBalloon) -> None:
         """Become the user's side of ``device``."""
