@@ -131,14 +131,22 @@ class Children:
                 log.warning(f"child {saved.name}: not on this command line, it is ended")
                 child = _Child(ChildSpec(saved.name, ""), saved)
                 self._children[saved.name] = child
-                if saved.pid:
-                    os.kill(saved.pid, _SIGTERM)
             child.state = saved
             child.known = True
             if saved.pid:
-                self._watch(child)
+                self._go_on(child)
             elif saved.recent and child.spec.restart == "on-failure":
                 self._start_later(child)
+
+    def _go_on(self, child: _Child) -> None:
+        try:
+            self._watch(child)
+        except OSError as e:  # it was reaped by somebody else
+            log.warning(f"child {child.spec.name}: process {child.state.pid}: {e.strerror}")
+            child.state.pid = 0
+            return
+        if not child.spec.command:
+            os.kill(child.state.pid, _SIGTERM)
 
     # ------------------------------------------------------------------- one child
 

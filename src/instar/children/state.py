@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import State, i, state, subs, text, u
 
 TYPE_CHECKING = False
@@ -23,6 +24,11 @@ class ChildState(State):
     restarts: int = u(32, "How often it was started again.")
     first_ns: int = u(64, "Host monotonic time of the first restart that still counts.", unit="ns")
     recent: int = u(32, "Restarts since then.")
+
+    def check(self) -> None:
+        """Refuse numbers that stand for other processes or for groups of them."""
+        if self.pid < 0 or self.pid == 1:
+            raise StateInvalidError(f"child.pid: {self.pid} is no process that we started")
 
 
 @state("children", version=1)
