@@ -110,6 +110,17 @@ def _smp(values: Values) -> SmpConfig:
     return SmpConfig(cpus=cpus, maxcpus=maxcpus, sockets=sockets, cores=cores, threads=threads)
 
 
+def _actions(values: Values) -> ActionConfig:
+    actions = ActionConfig()
+    for panic in PANIC_ACTIONS:
+        if panic == values.text("panic"):
+            actions.panic = panic
+    for watchdog in WATCHDOG_ACTIONS:
+        if watchdog == values.text("watchdog"):
+            actions.watchdog = watchdog
+    return actions
+
+
 def _rtc(values: Values) -> RtcConfig:
     base = values.text("base", "utc")
     clock: RtcClock = "vm" if values.text("clock") == "vm" else "host"
@@ -183,11 +194,7 @@ def _read_boot(given: Given, config: Config) -> None:
     for values in given.each("incoming"):  # of several, the last counts
         config.incoming = incoming_uri(values.word)
     config.start_paused = given.has("S")
-    panic, watchdog = (given.one("action").text(name) for name in ("panic", "watchdog"))
-    config.actions = ActionConfig(
-        panic=next((action for action in PANIC_ACTIONS if action == panic), "shutdown"),
-        watchdog=next((action for action in WATCHDOG_ACTIONS if action == watchdog), "reset"),
-    )
+    config.actions = _actions(given.one("action"))
     config.no_reboot = given.has("no-reboot")
     config.no_shutdown = given.has("no-shutdown")
 
