@@ -148,3 +148,26 @@ def test_nobody_listens_then_the_connection_is_refused_both_ways(
         other.sendall(b"x" * 32)  # no line is that long
         assert other.recv(16) == b""
         other.close()
+
+
+def test_connections_that_a_snapshot_cannot_keep_are_reset_in_the_guest(
+    debian, echo_initrd, tmp_path
+) -> None:
+    uds = tmp_path / "v.sock"
+    saved = f"file:{tmp_path}/saved"
+    with socket.create_server(f"{uds}_{HOST_PORT}", family=socket.AF_UNIX) as listener:
+        listener.settimeout(PATIENCE)
+        with Vm(*arguments(debian, echo_initrd, "vsockecho out", uds), size=256) as vm:
+            peer = listener.accept()[0]
+            peer.sendall(b"hello")
+            assert peer.recv(5, socket.MSG_WAITALL) == b"hello"
+            vm.qmp.command(
+                "migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}]
+            )
+            vm.qmp.command("migrate", uri=saved)
+            vm.qmp.wait_event("MIGRATION", status="completed")
+        peer.close()
+    with Vm(
+        *arguments(debian, echo_initrd, "vsockecho out", uds), "-incoming", saved, size=256
+    ) as vm:
+        vm.console.wait(b"RUN status 1")
