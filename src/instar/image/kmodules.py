@@ -155,7 +155,7 @@ def _section(elf: bytes, name: bytes) -> bytes:
         for row in rows:
             if names[row[0] : names.index(b"\0", row[0])] == name:
                 return _slice(elf, row)
-    except (struct.error, IndexError, ValueError) as exc:
+    except (struct.error, IndexError, ValueError, OverflowError) as exc:
         raise ConfigError("a kernel module's section table is damaged") from exc
     raise ConfigError(f"a kernel module has no section {name.decode()}")
 
