@@ -68,6 +68,17 @@ FIGURES = {
     "mips": Figure("compute loop", "MIPS", "at least 300", lambda _, own: own >= 300),
     "memory": Figure("resident memory", "MiB", "at most 1.0 times", lambda ratio, _: ratio <= 1.0),
     "idle": Figure("idle guest", "% of a core", "under 3", lambda _, own: own < 3),
+    "read4k": Figure("disk, 4 KiB reads", "1/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "write4k": Figure("disk, 4 KiB writes", "1/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "read1m": Figure("disk, 1 MiB reads", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "write1m": Figure("disk, 1 MiB writes", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+}  # fmt: skip
+# In the guest, past its cache, one request at a time: figure to dd's words and how many blocks.
+DISK_JOBS = {
+    "read4k": ("if=/dev/vda of=/dev/null iflag=direct bs=4k", 4000),
+    "write4k": ("if=/dev/zero of=/dev/vda oflag=direct bs=4k", 4000),
+    "read1m": ("if=/dev/vda of=/dev/null iflag=direct bs=1M", 256),
+    "write1m": ("if=/dev/zero of=/dev/vda oflag=direct bs=1M", 256),
 }
 
 
@@ -125,6 +136,7 @@ def measure(sides: list[Side], rounds: int) -> dict[str, dict[str, list[float]]]
                     **boot(side, guest),
                     "mips": compute(side, loops),
                     "idle": idle(side, guest),
+                    **disk(side, guest, os.path.join(folder, "disk")),
                 }
                 for name, value in values.items():
                     series[name][side.name].append(value)
@@ -168,6 +180,28 @@ def compute(side: Side, loops: list[str]) -> float:
 
 
 SETTLE_S = 4.0  # the kernel's own work after a boot is not idling
+
+
+def disk(side: Side, guest: list[str], path: str) -> dict[str, float]:
+    """Return blocks a second of each of ``DISK_JOBS``, on a disk that the host has in its cache."""
+    with open(path, "wb") as stream:
+        stream.write(bytes(256 << 20))
+    script = "; ".join(
+        f"dd {words} count={count} 2>/dev/null; echo DONE-{name}"
+        for name, (words, count) in DISK_JOBS.items()
+    )
+    options = [
+        "-drive", f"file={path},if=none,id=d0,format=raw", "-device", "virtio-blk-device,drive=d0",
+        "-append", f'console=ttyS0 quiet instar.run="echo DISK-BEGIN; {script}" instar.poweroff',
+    ]  # fmt: skip
+    rates: dict[str, float] = {}
+    with Run([*side.command, *BOARD, *guest, *options], side.environment) as run:
+        begin = run.until("DISK-BEGIN")
+        for name, (_, count) in DISK_JOBS.items():
+            end = run.until(f"DONE-{name}")
+            rates[name] = count / (end.at_s - begin.at_s)
+            begin = end
+    return rates
 
 
 def idle(side: Side, guest: list[str]) -> float:

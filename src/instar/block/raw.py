@@ -131,7 +131,7 @@ class RawBlock:
         self._idle.acquire()
 
     def submit(self, request: BlockRequest) -> None:
-        """Start ``request``; its ``done`` is called in the main loop, or before this returns if inline."""
+        """Start ``request``; its ``done`` is called in the main loop, or before this returns."""
         request.started_ns = monotonic_ns()
         if self.read_only and request.op not in {"read", "flush"}:
             request.done(errno.EROFS)
@@ -141,6 +141,8 @@ class RawBlock:
             self._finish(request, 0)  # discarding is advice
         elif self._workers is None:
             self._finish(request, file_io.perform(self._fd, request))
+        elif request.op == "read" and file_io.read_cached(self._fd, request):
+            self._finish(request, 0)  # handing it to a thread and back takes longer than the read
         else:
             self._in_flight += 1
             self._workers.run(lambda: self._work(request))

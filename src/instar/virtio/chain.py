@@ -114,7 +114,10 @@ def _cut(segments: list[Segment], offset: int, length: int) -> list[Segment]:
     cut: list[Segment] = []
     for gpa, view in segments:
         size = len(view)
-        if offset < size and length:
+        if offset == 0 and size <= length:  # all of it, as most are: a long transfer has hundreds
+            cut.append((gpa, view))
+            length -= size
+        elif offset < size and length:
             part = view[offset : offset + length]
             cut.append((gpa + offset, part))
             length -= len(part)

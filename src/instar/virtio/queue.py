@@ -209,18 +209,20 @@ class Queue:
     def _parse(self, head: int) -> Chain:
         chain = Chain(self.memory, head)
         table, limit, index = self.state.desc, self.state.size, head
-        left, indirect = limit, False
+        left, indirect = limit, b""
         while True:
             if index >= limit or left == 0:
                 raise QueueError(
                     f"queue {self.name}: chain {head} goes to descriptor {index} of {limit} or loops"
                 )
-            gpa, length, flags, following = _DESC.unpack(self.memory.read(table + 16 * index, 16))
+            gpa, length, flags, following = _DESC.unpack_from(
+                indirect or self.memory.read(table + 16 * index, 16), 16 * index if indirect else 0
+            )
             left -= 1
             if flags & _INDIRECT:
-                self._check_indirect(length, flags, nested=indirect)
-                table, limit, index, left, indirect = gpa, length // 16, 0, length // 16, True
-                self.memory.view(gpa, length)
+                self._check_indirect(length, flags, nested=bool(indirect))
+                indirect = self.memory.read(gpa, length)
+                limit, index, left = length // 16, 0, length // 16
                 continue
             chain.add(gpa, length, device_writes=bool(flags & _WRITE))
             if not flags & _NEXT:

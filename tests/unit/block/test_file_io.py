@@ -123,3 +123,16 @@ def test_after_drops_exactly_the_first_bytes(parts, count):
     count = min(count, len(whole))
     left = file_io._after([memoryview(part) for part in parts], count)
     assert b"".join(left) == whole[count:]
+
+
+def test_read_that_needs_no_waiting_is_whole_or_not_done(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        whole, short = bytearray(4), bytearray(4)
+        inside = BlockRequest("read", 3, 4, [memoryview(whole)], print)
+        behind = BlockRequest("read", 8, 4, [memoryview(short)], print)
+        done = file_io.read_cached(file.fileno(), inside)
+        assert whole == (b"3456" if done else bytes(4))
+        assert not file_io.read_cached(file.fileno(), behind)
+    assert not file_io.read_cached(-1, inside)
