@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from instar.cpr.state import State
     from instar.loop import Loop
     from instar.machine.machine import Machine
+    from instar.machine.serial import ConsoleLine
     from instar.migration.migration import Migration
     from instar.monitor.monitor import Monitor
     from instar.stateful import Stateful
@@ -86,8 +87,9 @@ class Vm:
         self.chardevs: dict[str, Chardev] = {}
         self._added = AddedChardevs(self)
         self.named_fds = NamedFdTable(fds)
-        self.monitor_slots: list[MonitorSlot] = []
         self.fd_sets = FdSets(fds)
+        self.monitor_slots: list[MonitorSlot] = []
+        self.console_lines: list[ConsoleLine] = []
         self.host_parts: list[HostPart] = []
         self.disks: dict[str, RawBlock] = {}
         self.frontends: list[Frontend] = []  # of vhost-user, host parts too

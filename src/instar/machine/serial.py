@@ -39,6 +39,14 @@ if TYPE_CHECKING:
             """Learn that the front end has room again."""
             ...
 
+    class ConnectedLine(Line, Protocol):
+        """A character device that says whether somebody is at its other end."""
+
+        @property
+        def connected(self) -> bool:
+            """Whether somebody is there."""
+            ...
+
 
 class SerialLine:
     """A character device as a device may use it: any thread, machine lock held.
@@ -115,6 +123,43 @@ class SerialLine:
         self._chardev.write(data)
         if not self._chardev.pending():  # taken at once: the character device had nothing to drain
             self._machine.locked(lambda: self._event("drained"))
+
+
+class ConsoleLine(SerialLine):
+    """A character device as a device with rings may use it: nothing reaches it while the machine stands still.
+
+    Args:
+        machine: Whose lock and loop are used.
+        chardev: The other end.
+        hold: As for :class:`SerialLine`.
+    """
+
+    __slots__ = ("_end",)
+
+    def __init__(self, machine: Machine, chardev: ConnectedLine, *, hold: bool) -> None:
+        super().__init__(machine, chardev, hold=hold)
+        self._end = chardev
+
+    @property
+    def connected(self) -> bool:
+        """Whether somebody is at the other end."""
+        return self._end.connected
+
+    def attach(
+        self,
+        *,
+        receive: Callable[[bytes], object],
+        can_receive: Callable[[], int],
+        event: Callable[[str], object],
+    ) -> None:
+        """Connect the device; its callbacks come in the main thread with the lock held, while the machine runs."""
+        machine = self._machine
+        machine.at_each_run(self.accept_input)
+        super().attach(
+            receive=receive,
+            can_receive=lambda: can_receive() if machine.running else 0,
+            event=lambda name: machine.when_running(lambda: event(name)),
+        )
 
 
 def _nobody(_event: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instar.cli.options.config import ChardevConfig, MonitorConfig
+from instar.cli.options.consoles import serial_chardevs
 from instar.cli.options.daemons import vhost_chardevs
 from instar.cli.options.entries import BY_NAME
 from instar.cli.options.grammar import Values, read_keys
@@ -137,7 +138,7 @@ class Characters:
         named = [("-mon", monitor.chardev) for monitor in self._config.monitors]
         if self._config.serial:
             named.append(("-serial", self._config.serial))
-        named += vhost_chardevs(self._config)
+        named += vhost_chardevs(self._config) + serial_chardevs(self._config)
         for what, ident in named:
             if ident not in users:
                 raise ConfigError(

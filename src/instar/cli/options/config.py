@@ -28,7 +28,7 @@ PANIC_ACTIONS: tuple[PanicAction, ...] = ("none", "pause", "shutdown")
 WATCHDOG_ACTIONS: tuple[WatchdogAction, ...] = ("reset", "poweroff", "pause", "none")
 MAX_CPUS = 8
 VIRTIO_SLOTS = 8
-MAX_SERIAL_PORTS = 8  # of a virtio-serial-device
+MAX_SERIAL_PORTS = 7  # of a virtio-serial-device
 DEFAULT_MEMORY = 128 << 20  # bytes
 SLOT_BUS = "virtio-mmio-bus."  # + slot number: the name of a slot in bus=
 
@@ -225,7 +225,7 @@ class VirtioPortConfig(Record):
     def __init__(
         self, *, number: int, console: bool, chardev: str, name: str = "", ident: str = ""
     ) -> None:
-        self.number = number  # 0 to 7, by the order of the options
+        self.number = number  # 0 to 6, by the order of the options
         self.console = console
         self.chardev = chardev  # id of a ChardevConfig
         self.name = name  # what the guest finds it by; "" has none

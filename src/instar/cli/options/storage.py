@@ -235,11 +235,9 @@ def read_devices(given: Given, config: Config) -> None:
 def _device(values: Values) -> DeviceConfig:
     slot = _slot(values)
     ident = values.text("id")
-    served_elsewhere = vhost_device(values, slot)
+    served_elsewhere = vhost_device(values, slot) or serial_device(values, slot)
     if served_elsewhere is not None:
         return served_elsewhere
-    if (serial_bus := serial_device(values, slot)) is not None:
-        return serial_bus
     if values.variant == VirtioRngConfig.driver:
         return VirtioRngConfig(slot=slot, rng=values.text("rng"), ident=ident)
     if values.variant in {VirtioBalloonConfig.driver, VirtioVsockConfig.driver}:
