@@ -95,7 +95,7 @@ def test_disk_of_the_storage_daemon_goes_on_through_20_updates(
                 footprint = vm.footprint()
                 for n in range(19):
                     assert vm.update()["status"] == "completed"
-                    if n % 5 == 0:
+                    if n % 10 == 0:
                         vm.console.wait(b"DISK OK", len(vm.console.text))
                 vm.console.wait(b"DISK OK", len(vm.console.text))
                 assert vm.footprint() == footprint
