@@ -63,9 +63,9 @@ class FdSets:
 
     def __init__(self, fds: Fds) -> None:
         self._fds = fds
-        self.list()
+        self.members()
 
-    def list(self) -> dict[int, list[tuple[int, str]]]:
+    def members(self) -> dict[int, list[tuple[int, str]]]:
         """Return, by set, the descriptors and what was said of each ("" if nothing)."""
         found: dict[int, list[tuple[int, str]]] = {}
         for entry in self._fds.walk(_OWNER):
@@ -79,13 +79,13 @@ class FdSets:
         Args:
             fd: An open descriptor.
             number: The set; it is made if it is not there. -1: the lowest that is free.
-            opaque: Shown by :meth:`list`; at most 255 printable bytes.
+            opaque: Shown by :meth:`members`; at most 255 printable bytes.
 
         Raises:
             DescriptorError: a text or number is not possible; the caller still owns ``fd``.
         """
         if number < 0:
-            taken = self.list()
+            taken = self.members()
             number = next(n for n in range(len(taken) + 1) if n not in taken)
         self._fds.save(f"{_OWNER}/{number}", fd, fd, kind=opaque, owner=_OWNER)
         return number
@@ -106,7 +106,7 @@ class FdSets:
 
     def remove(self, number: int, fd: int = -1) -> bool:
         """Close and forget ``fd`` of a set, or with -1 the whole set; False if there is none."""
-        gone = [member for member, _ in self.list().get(number, []) if fd in {-1, member}]
+        gone = [member for member, _ in self.members().get(number, []) if fd in {-1, member}]
         for member in gone:
             self._fds.delete(f"{_OWNER}/{number}", member)
             os.close(member)

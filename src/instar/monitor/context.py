@@ -415,7 +415,7 @@ class Network(Protocol):
 class FdSets(Protocol):
     """Sets of descriptors that a user gave (``instar.cpr.fdsets.FdSets``); they cross an update."""
 
-    def list(self) -> Mapping[int, Sequence[tuple[int, str]]]:
+    def members(self) -> Mapping[int, Sequence[tuple[int, str]]]:
         """Return, by set, the descriptors and what was said of each ("" if nothing)."""
         ...
 

@@ -33,7 +33,7 @@ def test_added_descriptors_are_listed_by_set(table, path):
     assert sets.add(first, 3, "rdonly:file") == 3
     assert sets.add(second) == 0
     assert sets.add(third, 3) == 3
-    assert sets.list() == {
+    assert sets.members() == {
         0: [(second, "")],
         3: sorted([(first, "rdonly:file"), (third, "")]),
     }
@@ -51,7 +51,7 @@ def test_sets_and_numbers_are_the_same_after_an_update(table, path):
     sets = FdSets(table)
     sets.add(os.open(path, os.O_RDWR), 7, "é: a disk")
     arrived = Fds.from_record(table.to_record())
-    assert FdSets(arrived).list() == sets.list()
+    assert FdSets(arrived).members() == sets.members()
     assert arrived.unclaimed() == []
 
 
@@ -65,13 +65,13 @@ def test_removed_descriptor_is_closed(table, path):
     assert not sets.remove(2)
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
-    assert sets.list() == {1: [(kept, "")]}
+    assert sets.members() == {1: [(kept, "")]}
 
 
 def test_impossible_text_is_refused_and_the_descriptor_stays_the_callers(table, path):
     with open(path, "rb") as file, pytest.raises(DescriptorError):
         FdSets(table).add(file.fileno(), 1, "a\nb")
-    assert FdSets(table).list() == {}
+    assert FdSets(table).members() == {}
 
 
 @pytest.mark.parametrize("access", [os.O_RDONLY, os.O_RDWR, os.O_WRONLY])
@@ -81,7 +81,7 @@ def test_opening_a_set_takes_the_descriptor_with_that_access(table, path, access
         sets.add(os.open(path, mode), 4)
     with os.fdopen(open_file("/dev/fdset/4", access | os.O_TRUNC, fds=table)) as file:
         assert os.get_inheritable(file.fileno()) is False
-        assert file.fileno() not in {fd for fd, _ in sets.list()[4]}
+        assert file.fileno() not in {fd for fd, _ in sets.members()[4]}
     assert os.path.getsize(path) == 7
 
 
@@ -104,7 +104,7 @@ def test_inherited_descriptor_may_join_two_sets_and_is_closed(table, path):
     os.set_inheritable(fd, True)
     sets = FdSets(table)
     sets.add_inherited([(fd, 1, ""), (fd, 2, "again")])
-    assert [members[0][1] for members in sets.list().values()] == ["", "again"]
+    assert [members[0][1] for members in sets.members().values()] == ["", "again"]
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(fd)
 

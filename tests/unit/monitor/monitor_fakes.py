@@ -210,7 +210,7 @@ class FakeFdSets:
     def __init__(self):
         self.kept = {1: [(9, "rdwr:disk.img")]}
 
-    def list(self):
+    def members(self):
         return self.kept
 
     def add(self, fd, number=-1, opaque=""):

@@ -93,5 +93,5 @@ def query_fdsets(ctx: Context) -> list[FdSetInfo]:
         FdSetInfo(
             fdset_id=number, fds=[FdInfo(fd=fd, opaque=opaque or None) for fd, opaque in members]
         )
-        for number, members in ctx.fd_sets.list().items()
+        for number, members in ctx.fd_sets.members().items()
     ]
