@@ -126,7 +126,14 @@ class Vm:
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
         chardevs = [part for device in self.chardevs.values() for part in device.parts()]
-        return [self._added, *chardevs, *self.host_parts, *self.disks.values(), self.netdevs, *self.monitor_slots]
+        return [
+            self._added,
+            *chardevs,
+            *self.host_parts,
+            *self.disks.values(),
+            self.netdevs,
+            *self.monitor_slots,
+        ]
 
     def save_fds(self, fds: Fds) -> None:
         """Name the descriptors of character devices; the other owners name theirs when they open them."""

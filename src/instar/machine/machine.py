@@ -44,7 +44,8 @@ class MachineState(State):
         "QEMU's RunState name at the moment of saving, before the save stopped it.", max=32
     )
     pending: str = text(
-        "What the guest asked for and did not get yet: reset, shutdown, panic, watchdog; or internal-error.", max=32
+        "What the guest asked for and did not get yet: reset, shutdown, panic, watchdog; or internal-error.",
+        max=32,
     )
     pending_status: int = u(8, "With a pending shutdown: the exit status.")
     replay_break: int = i(64, "Instruction count to stop at, -1: none.", default=-1)
@@ -389,9 +390,7 @@ class Machine:
 
     def crash_loaded(self) -> None:
         """Tell that the guest has panicked and starts its crash kernel."""
-        self.loop.call_threadsafe(
-            lambda: self.events.emit("GUEST_CRASHLOADED", {"action": "run"})
-        )
+        self.loop.call_threadsafe(lambda: self.events.emit("GUEST_CRASHLOADED", {"action": "run"}))
 
     def request_watchdog(self) -> None:
         """Do as ``-action watchdog=`` says: the guest does not say any more that it lives; from any thread."""
