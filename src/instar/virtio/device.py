@@ -20,6 +20,11 @@ if TYPE_CHECKING:
             """Return the negotiated feature bits; 0 before the negotiation ended."""
             ...
 
+        @property
+        def queues(self) -> list[Queue]:
+            """Return the queues in the order of their numbers."""
+            ...
+
         def run(self, work: Callable[[Queue], object], queue: Queue, /) -> None:
             """Do ``work(queue)`` outside a notification: guest faults are handled, the driver is told."""
             ...

@@ -40,6 +40,7 @@ _CONFIG: Final = Struct("<IIII")  # num_pages, actual, and two of features that 
 _ACTUAL_OFFSET: Final = 4
 _STAT: Final = Struct("<HQ")
 _WORD: Final = 4
+_STATS: Final = 2  # number of its queue
 
 
 class VirtioBalloon(VirtioDevice):
@@ -53,7 +54,7 @@ class VirtioBalloon(VirtioDevice):
         state_id: Unique name of its state.
     """
 
-    __slots__ = ("_changed", "_features", "_stats_queue", "pages", "state")
+    __slots__ = ("_changed", "_features", "pages", "state")
     state_class: ClassVar[type[State]] = BalloonState
     device_id = 5
     queues: ClassVar[tuple[str, ...]] = ("inflate", "deflate", "stats", "reporting")
@@ -73,7 +74,6 @@ class VirtioBalloon(VirtioDevice):
         self._features = F_STATS_VQ
         self._features |= F_DEFLATE_ON_OOM if deflate_on_oom else 0
         self._features |= F_REPORTING if reporting else 0
-        self._stats_queue: Queue | None = None  # the one the driver has put a buffer into
         self.state = _fresh(0)
 
     # ------------------------------------------------------------------- life
@@ -94,13 +94,7 @@ class VirtioBalloon(VirtioDevice):
 
     def reset(self) -> None:
         """Forget what the guest said; the target stays: it is the user's."""
-        self._stats_queue = None
         self.state = _fresh(self.state.target)
-
-    def resume(self, queue: Queue) -> None:
-        """Find the buffer of statistics again after a load."""
-        if queue.name == "stats":
-            self._stats_queue = queue
 
     def save_state(self) -> BalloonState:
         """Return the live state."""
@@ -119,8 +113,8 @@ class VirtioBalloon(VirtioDevice):
 
     def ask_stats(self) -> None:
         """Give the guest its buffer back, so that it fills in new statistics; lock held."""
-        queue = self._stats_queue
-        if queue is not None and queue.state.ready:
+        queue = self.port.queues[_STATS]
+        if queue.state.ready:
             self.state.asked += 1
             self.port.run(self._return_stats, queue)
 
@@ -141,14 +135,8 @@ class VirtioBalloon(VirtioDevice):
 
     def on_stats(self, queue: Queue) -> None:
         """Read the statistics; the buffer stays in the ring until new ones are wanted."""
-        self._stats_queue = queue
         for chain in queue.peek():
-            if chain.size > MAX_STATS:
-                raise QueueError(f"statistics of {chain.size} bytes, limit {MAX_STATS}")
-            raw = chain.read(0, chain.size - chain.size % _STAT.size)
-            for tag, value in _STAT.iter_unpack(raw):
-                if tag < TAGS:
-                    self.state.stats[tag] = value
+            self._read_stats(chain)
 
     def on_reporting(self, queue: Queue) -> None:
         """Free pages that the guest does not use now; it takes them again without a word."""
@@ -163,9 +151,19 @@ class VirtioBalloon(VirtioDevice):
             queue.complete(chain, 0)
 
     def _return_stats(self, queue: Queue) -> None:
-        for chain in queue.peek():
+        for chain in queue.peek():  # Linux tells of its first buffer before the device may look
+            self._read_stats(chain)
             queue.complete(chain, 0)
-            return
+            break
+        queue.pending()  # asks for a kick at the next one
+
+    def _read_stats(self, chain: Chain) -> None:
+        if chain.size > MAX_STATS:
+            raise QueueError(f"statistics of {chain.size} bytes, limit {MAX_STATS}")
+        raw = chain.read(0, chain.size - chain.size % _STAT.size)
+        for tag, value in _STAT.iter_unpack(raw):
+            if tag < TAGS:
+                self.state.stats[tag] = value
 
     def _numbers(self, chain: Chain) -> list[int]:
         """Return the page numbers in ``chain``.
