@@ -236,7 +236,9 @@ def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(ticker: Path) ->
         assert "blocked-reasons" not in vm.qmp.command("query-migrate")
 
 
-def test_file_that_was_there_keeps_its_size_when_the_migration_is_off(vm: Vm, tmp_path: Path) -> None:
+def test_file_that_was_there_keeps_its_size_when_the_migration_is_off(
+    vm: Vm, tmp_path: Path
+) -> None:
     path = tmp_path / "old"
     path.write_bytes(b"x" * 100)
     capability = {"capability": "pause-before-switchover", "state": True}

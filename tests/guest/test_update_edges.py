@@ -136,5 +136,8 @@ def test_incoming_state_of_another_machine_is_refused_before_anything_is_loaded(
     with Vm("-kernel", str(ticker), "-smp", "2", "-incoming", "defer") as other:
         for _ in range(2):
             reply = other.qmp.raw("migrate-incoming", uri=uri)
-            assert reply["error"]["desc"] == "cpu-model.harts: the guest has 1, this command line gives 2"
+            assert (
+                reply["error"]["desc"]
+                == "cpu-model.harts: the guest has 1, this command line gives 2"
+            )
         assert other.qmp.command("query-status")["status"] == "inmigrate"

@@ -77,7 +77,10 @@ EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "SHUTDOWN": ("The VM shuts down.", ShutdownData),
     "POWERDOWN": ("The guest was asked to power off.", None),
     "BLOCK_IO_ERROR": ("A disk request failed.", BlockIoErrorData),
-    "BALLOON_CHANGE": ("The guest gave RAM back or took some (at most one a second).", BalloonData),
+    "BALLOON_CHANGE": (
+        "The guest gave RAM back or took some (at most one a second).",
+        BalloonData,
+    ),
     "GUEST_PANICKED": ("The guest has panicked.", ActionData),
     "GUEST_CRASHLOADED": ("The guest has panicked and starts its crash kernel.", ActionData),
     "WATCHDOG": ("The watchdog has run out.", ActionData),
