@@ -6,7 +6,7 @@ thread. Anything here may raise ``InstarError`` or ``CprError``; the text become
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -372,16 +372,13 @@ class NetCardInfo(Protocol):
 
 
 class NetBackendInfo(Protocol):
-    """A network back end."""
+    """A network back end, ``kind`` as in ``-netdev``."""
+
+    kind: ClassVar[str]
 
     @property
     def id(self) -> str:
         """Unique name."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """Its kind."""
         ...
 
     @property
