@@ -85,6 +85,8 @@ def test_write_beyond_the_hosts_file_size_limit_follows_werror(
         start = type_line(vm, WRITE)
         data = vm.qmp.wait_event("BLOCK_IO_ERROR")["data"]
         assert (data["action"], data["nospace"]) == (rule, False)
+        for event in {"stop": ["STOP"], "report": [], "ignore": []}[rule]:
+            vm.qmp.wait_event(event)  # before cont: an error is told first, then the machine stops
         outcome = {"stop": b"wrote-0", "report": b"wrote-1", "ignore": b"wrote-0"}[rule]
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
         vm.qmp.command("cont")
