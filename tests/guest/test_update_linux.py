@@ -150,5 +150,6 @@ def test_200_updates_under_disk_load_lose_nothing_and_nothing_grows(debian, disk
         assert after == {key: value for key, value in footprint.items() if key != "threads"}
         assert memory_kib(vm) < rss * 1.5 + 4096
         vm.console.wait(b"DISK OK", len(vm.console.text))
+        vm.qmp.command("stop")
         vm.console.pull_all()
         assert not BAD.search(vm.console.text), BAD.search(vm.console.text)
