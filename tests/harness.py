@@ -122,9 +122,13 @@ class Console:
             self.text += data
 
     def pull_all(self) -> None:
-        """Take everything that a stopped machine has printed."""
-        before = -1
+        """Take everything until nothing comes for a while; the guest must not print all the time."""
+        before, deadline = -1, time.monotonic() + PATIENCE
         while len(self.text) != before:
+            if time.monotonic() > deadline:
+                raise GoneError(
+                    f"the console does not fall silent; it ends with {self.text[-200:]!r}"
+                )
             before = len(self.text)
             self.pull(0.5)
 
