@@ -11,7 +11,7 @@ PYTEST := $(VENV)/python -m pytest -q
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) bench docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz bench docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -45,6 +45,9 @@ test-faults: venv build  ## tests that break things on purpose
 test-golden: venv build  ## nothing has changed that others rely on
 	$(PYTEST) tests/golden
 
+fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and devices: TARGET= one of them, TIME= seconds for each
+	$(VENV)/python tests/fuzz/fuzz_run.py "$(TARGET)" "$(or $(TIME),60)"
+
 bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian
 	PYTHONPATH=tools $(VENV)/python tests/bench/bench.py
@@ -61,6 +64,10 @@ build: .venv/.ready-build  ## the compiled parts and the two programs in .venv/b
 
 .venv/.ready-test: requirements-dev.txt .venv/.ready-venv
 	@tools/bootstrap test
+	@touch $@
+
+.venv/.ready-fuzz: requirements-fuzz.txt .venv/.ready-test
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --no-input -r requirements-fuzz.txt || true
 	@touch $@
 
 .venv/.ready-core: .venv/.ready-venv $(CORE)

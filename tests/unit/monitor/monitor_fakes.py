@@ -243,7 +243,8 @@ class FakeContext:
         return NullChardev("c1", self.loop)
 
     def remove_chardev(self, ident, /):
-        self.chardevs.pop(ident)
+        if self.chardevs.pop(ident, None) is None:
+            raise CommandError(f"Chardev '{ident[:64]}' not found")
 
     def take_gift(self):
         return self.gifts.pop(0) if self.gifts else -1
