@@ -45,12 +45,13 @@ class Context:
 class Field:
     """One declared field; its subclasses are the kinds."""
 
-    __slots__ = ("doc", "name", "since", "unit", "wire")
+    __slots__ = ("doc", "name", "optional", "since", "unit", "wire")
 
     def __init__(self, wire: str) -> None:
         self.wire = wire  # the kind and its limits in canonical form, as "u32" or "u8[<=64]"
         self.name = self.doc = self.unit = ""
         self.since = 1
+        self.optional = False  # a reader that does not know the name keeps it and goes on
 
     def reset(self) -> object:
         """Return a fresh default value."""
@@ -224,7 +225,15 @@ class _Fd(Field):
         return fd
 
 
-def u(bits: int, doc: str, *, unit: str = "", since: int = 1, default: int = 0) -> int:
+def u(
+    bits: int,
+    doc: str,
+    *,
+    unit: str = "",
+    since: int = 1,
+    default: int = 0,
+    optional: bool = False,
+) -> int:
     """Declare an unsigned integer.
 
     Args:
@@ -233,33 +242,43 @@ def u(bits: int, doc: str, *, unit: str = "", since: int = 1, default: int = 0) 
         unit: ``"bytes"``, ``"ns"``, ... printed in the reference.
         since: State version that introduced the name.
         default: Value of the reset state.
+        optional: A program that does not know the field may go on without it; it needs no new version.
     """
     field = _Int(0, (1 << _checked(bits, MAX_BITS)) - 1, f"u{bits}", default)
-    return declared(field, default, doc, since, unit)
+    return declared(field, default, doc, since, unit, optional)
 
 
-def i(bits: int, doc: str, *, unit: str = "", since: int = 1, default: int = 0) -> int:
+def i(
+    bits: int,
+    doc: str,
+    *,
+    unit: str = "",
+    since: int = 1,
+    default: int = 0,
+    optional: bool = False,
+) -> int:
     """Declare a signed integer of ``bits`` width (two's complement); otherwise like :func:`u`."""
     half = 1 << (_checked(bits, MAX_BITS) - 1)
-    return declared(_Int(-half, half - 1, f"i{bits}", default), default, doc, since, unit)
+    field = _Int(-half, half - 1, f"i{bits}", default)
+    return declared(field, default, doc, since, unit, optional)
 
 
-def flag(doc: str, *, since: int = 1, default: bool = False) -> bool:
+def flag(doc: str, *, since: int = 1, default: bool = False, optional: bool = False) -> bool:
     """Declare a truth value."""
-    return declared(_Flag(default=default), default, doc, since)
+    return declared(_Flag(default=default), default, doc, since, "", optional)
 
 
-def text(doc: str, *, max: int, since: int = 1) -> str:  # noqa: A002 - the contract's word
+def text(doc: str, *, max: int, since: int = 1, optional: bool = False) -> str:  # noqa: A002 - the contract's word
     """Declare a text of at most ``max`` bytes of UTF-8; the default is empty."""
-    return declared(_Text(max), "", doc, since, "bytes")
+    return declared(_Text(max), "", doc, since, "bytes", optional)
 
 
-def blob(doc: str, *, max: int, since: int = 1) -> bytes:  # noqa: A002 - the contract's word
+def blob(doc: str, *, max: int, since: int = 1, optional: bool = False) -> bytes:  # noqa: A002 - the contract's word
     """Declare at most ``max`` bytes; the default is empty."""
-    return declared(_Blob(max), b"", doc, since, "bytes")
+    return declared(_Blob(max), b"", doc, since, "bytes", optional)
 
 
-def us(
+def us(  # noqa: PLR0913 - all but two are keywords
     bits: int,
     doc: str,
     *,
@@ -267,10 +286,12 @@ def us(
     max: int | None = None,  # noqa: A002 - the contract's word
     unit: str = "",
     since: int = 1,
+    optional: bool = False,
 ) -> list[int]:
     """Declare a list of unsigned integers: exactly ``length`` zeros, or up to ``max`` (empty)."""
     none: list[int] = []
-    return declared(_Many(_checked(bits, MAX_BITS), length, max), none, doc, since, unit)
+    field = _Many(_checked(bits, MAX_BITS), length, max)
+    return declared(field, none, doc, since, unit, optional)
 
 
 def fd(doc: str, *, since: int = 1) -> int:
@@ -280,16 +301,30 @@ def fd(doc: str, *, since: int = 1) -> int:
 
 if TYPE_CHECKING:
 
-    def declared(field: Field, like: T, doc: str, since: int, unit: str = "") -> T:  # pyright: ignore[reportUnusedParameter]
+    def declared(
+        field: Field,
+        like: T,
+        doc: str,
+        since: int,
+        unit: str = "",
+        optional: bool = False,  # noqa: FBT001, FBT002 - passed on by the functions above
+    ) -> T:  # pyright: ignore[reportUnusedParameter]
         """Describe ``field``; checkers see a value as ``like``, at run time it is the field."""
         raise NotImplementedError
 else:
 
-    def declared(field: Field, _like: object, doc: str, since: int, unit: str = "") -> Field:
+    def declared(
+        field: Field,
+        _like: object,
+        doc: str,
+        since: int,
+        unit: str = "",
+        optional: bool = False,  # noqa: FBT001, FBT002
+    ) -> Field:
         """Describe ``field``; checkers see a value as ``like``, at run time it is the field."""
         if not doc:
             raise TypeError("a field needs a sentence that says what it is")
-        field.doc, field.since, field.unit = doc, since, unit
+        field.doc, field.since, field.unit, field.optional = doc, since, unit, optional
         return field
 
 

@@ -21,6 +21,11 @@ Every field has a default, so ``RngState()`` is the reset state. Declarations ar
 class is made (``TypeError``), values when they are saved and when they are loaded. No dataclasses:
 importing them costs more than everything that is done here.
 
+The version counts what a reader has to know. A field without which an older program may go on is declared
+``optional=True`` and needs neither a new version nor steps: it stands apart in the record, under ``"+"``, in every
+version, unless it has its reset value. A reader that does not know it keeps it (``state_kept``) and writes it
+out again. Any other unknown field is refused. docs/decisions/0009-state-versions.md has the rules.
+
 Source: own; what to check was learnt from QEMU's vmstate and Rust's versionize.
 """
 
@@ -66,8 +71,11 @@ __all__ = [
     "fd",
     "flag",
     "i",
+    "inner",
+    "kept",
     "layout",
     "load",
+    "optional_layout",
     "registry",
     "save",
     "state",
@@ -81,6 +89,8 @@ __all__ = [
 
 Record = dict[str, object]
 MAX_NAME: Final = 64  # characters; the manifest lists every name
+APART: Final = "+"  # key of the optional fields in a record; no field can have this name
+MAX_KEPT: Final = 64  # unknown optional fields in one state; nobody adds more between two versions
 
 _registry: Final[dict[str, type[State]]] = {}
 
@@ -113,12 +123,13 @@ class _Sub(Field):
 class _Subs(Field):
     """A list of other states, up to a limit."""
 
-    __slots__ = ("_item", "_max")
+    __slots__ = ("_item", "_max", "cls")
 
     def __init__(self, cls: type[State], most: int) -> None:
         if not 1 <= most <= MAX_ITEMS:
             raise TypeError(f"{most} is not in 1..{MAX_ITEMS}")
         self._item = _Sub(cls)
+        self.cls = cls
         self._max = most
         super().__init__(f"{self._item.wire}[<={most}]")
 
@@ -139,6 +150,7 @@ class StateMeta(type):
     """Turn declared fields into slots while the class is being made."""
 
     state_fields: Mapping[str, Field]
+    state_needed: Mapping[str, Field]  # those that are not optional
 
     def __new__(
         mcls: type[StateMeta], name: str, bases: tuple[type, ...], body: dict[str, object]
@@ -150,13 +162,20 @@ class StateMeta(type):
         for key, field in fields.items():
             del body[key]
             field.name = key
-        made = super().__new__(mcls, name, bases, {**body, "__slots__": tuple(fields)})
+        slots = tuple(fields) if bases else ("state_kept",)
+        made = super().__new__(mcls, name, bases, {**body, "__slots__": slots})
         made.state_fields = fields
+        made.state_needed = {key: field for key, field in fields.items() if not field.optional}
         return made
 
 
 class State(metaclass=StateMeta):
-    """Base of every state record; declare with ``@state(name, version=...)``."""
+    """Base of every state record; declare with ``@state(name, version=...)``.
+
+    ``state_kept`` has the optional fields that came with the record and that this program does not know.
+    """
+
+    state_kept: Record
 
     state_name: ClassVar[str] = ""
     state_version: ClassVar[int] = 0
@@ -169,11 +188,12 @@ class State(metaclass=StateMeta):
             setattr(self, name, values.pop(name) if name in values else field.reset())
         if values:
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(values))}")
+        self.state_kept = {}
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        names = type(self).state_fields
+        names = ("state_kept", *type(self).state_fields)
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
     __hash__ = None  # type: ignore[assignment]  # it changes while the machine runs
@@ -299,7 +319,7 @@ def load(cls: type[S], version: int, record: Record, *, fds: FdKeeper | None = N
 
     Raises:
         StateTooNewError, StateTooOldError: This program does not read that version.
-        StateInvalidError: A field is missing, unknown, too wide, or contradicts another.
+        StateInvalidError: A field is missing, unknown and not optional, too wide, or contradicts another.
     """
     return _load(cls, version, record, cls.state_name, Context(fds, "", {}))
 
@@ -317,27 +337,100 @@ def _declared_name(cls: type[State]) -> str:
 
 
 def layout(cls: type[State]) -> dict[str, str]:
-    """Return the fields and their canonical kinds; a change of it needs a new version."""
-    return {name: field.wire for name, field in sorted(cls.state_fields.items())}
+    """Return the fields that are not optional and their kinds; a change of it needs a new version."""
+    return {name: field.wire for name, field in sorted(cls.state_needed.items())}
+
+
+def optional_layout(cls: type[State]) -> dict[str, str]:
+    """Return the optional fields and their kinds; more may be added at any time."""
+    fields = cls.state_fields.items()
+    return {name: field.wire for name, field in sorted(fields) if field.optional}
+
+
+def inner(cls: type[State], version: int) -> dict[str, type[State]]:
+    """Return all state classes inside ``cls`` as of ``version``, at any depth, by name."""
+    found: dict[str, type[State]] = {}
+    waiting = [field for field in cls.state_fields.values() if field.since <= version]
+    while waiting:
+        field = waiting.pop()
+        if isinstance(field, _Sub | _Subs) and field.cls.state_name not in found:
+            found[field.cls.state_name] = field.cls
+            waiting += field.cls.state_fields.values()
+    return found
+
+
+def kept(live: State, path: str = "") -> dict[str, Record]:
+    """Return the unknown optional fields of ``live`` and of the states inside it, by path (``""``: its own)."""
+    found = {path: dict(live.state_kept)} if live.state_kept else {}
+    for name, field in type(live).state_fields.items():
+        below = f"{path}.{name}" if path else name
+        if isinstance(field, _Sub):
+            found.update(kept(getattr(live, name), below))
+        elif isinstance(field, _Subs):
+            for n, item in enumerate(getattr(live, name)):
+                found.update(kept(item, f"{below}[{n}]"))
+    return found
 
 
 def _save(live: State, version: int, path: str, context: Context) -> Record:
     cls = type(live)
     _check_version(cls, version, "this program writes")
-    fields = cls.state_fields.items()
+    fields = cls.state_needed.items()
     record: Record = {
         name: field.save(f"{path}.{name}", getattr(live, name), context) for name, field in fields
     }
     live.check()
     for v in range(cls.state_version, version, -1):
         record = cls.state_downs[v](record)
+    apart = {**live.state_kept, **_optional(live, path, context), **_apart(record, path)}
     _check_names(cls, version, record, path)
+    if apart:
+        record[APART] = apart
     return record
+
+
+def _optional(live: State, path: str, context: Context) -> Record:
+    cls = type(live)
+    if len(cls.state_needed) == len(
+        cls.state_fields
+    ):  # nearly always; saving is part of the pause
+        return {}
+    optional = ((name, field) for name, field in cls.state_fields.items() if field.optional)
+    return {
+        name: field.save(f"{path}.{name}", getattr(live, name), context)
+        for name, field in optional
+        if getattr(live, name) != field.reset()
+    }
+
+
+def _apart(record: Record, path: str) -> Record:
+    """Take the optional fields (untrusted) out of ``record``."""
+    if APART not in record:
+        return {}
+    apart = record.pop(APART)
+    if not isinstance(apart, dict):
+        raise StateInvalidError(f"{path}.{APART}: {short(apart)} is not a record", path)
+    fields: Record = apart  # pyright: ignore[reportUnknownVariableType]
+    if len(fields) > MAX_KEPT:
+        raise StateInvalidError(f"{path}.{APART}: {len(fields)} fields, limit {MAX_KEPT}", path)
+    for name, value in fields.items():
+        if not name.isidentifier() or len(name) > MAX_NAME or not _is_plain(value):
+            raise StateInvalidError(f"{path}.{APART}: {short(name)} is no optional field", path)
+    return fields
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether an optional field can have this value: no states and no descriptors are among them."""
+    if isinstance(value, list):
+        numbers: list[object] = value  # pyright: ignore[reportUnknownVariableType]
+        return all(type(number) is int for number in numbers)
+    return isinstance(value, bool | int | str | bytes)
 
 
 def _load(cls: type[S], version: object, source: object, path: str, context: Context) -> S:
     at = _check_version(cls, version, "this program reads")
     record = dict(_record_of(path, source))  # steps get a copy: the caller's stays whole
+    apart = dict(_apart(record, path))
     _check_names(cls, at, record, path)
     for v in range(at, cls.state_version):
         try:
@@ -345,12 +438,18 @@ def _load(cls: type[S], version: object, source: object, path: str, context: Con
         except Exception as exc:
             why = f"record of v{v} cannot be brought to v{v + 1} ({type(exc).__name__})"
             raise StateInvalidError(f"{path}: {why}", path) from exc
+    apart = {**_apart(record, path), **apart}  # a step may make a field optional
     _check_names(cls, cls.state_version, record, path)
+    for name in [name for name in apart if name in cls.state_fields]:
+        if not cls.state_fields[name].optional and cls.state_fields[name].since <= at:
+            raise StateInvalidError(f"{path}.{name}: is twice in the record")
+        record[name] = apart.pop(name)  # what the writer knew is better than what a step makes up
     values = {
-        name: field.load(f"{path}.{name}", record[name], context)
-        for name, field in cls.state_fields.items()
+        name: cls.state_fields[name].load(f"{path}.{name}", value, context)
+        for name, value in record.items()
     }
     made = cls(**values)
+    made.state_kept = apart
     made.check()
     return made
 
@@ -375,10 +474,10 @@ def _check_version(cls: type[State], version: object, who: str) -> int:
 
 def _check_names(cls: type[State], version: int, record: Record, path: str) -> None:
     # Names that the current version no longer has are the business of the steps.
-    fields = cls.state_fields.values()
+    fields = cls.state_needed.values()
     wrong = [f.name for f in fields if (f.name in record) != (f.since <= version)]
     if version == cls.state_version:
-        wrong += [str(name) for name in record if name not in cls.state_fields]
+        wrong += [str(name) for name in record if name not in cls.state_needed]
     if wrong:
         raise StateInvalidError(
             f"{path}: missing or unknown in v{version}: {short(sorted(wrong)[0])}", path
