@@ -6,12 +6,14 @@ import hashlib
 import queue
 import socket
 import threading
+import time
 
 from harness import PATIENCE, Console, Vm
 
 UPDATES = 20
 LINES = 20000  # of the file that the guest sends again and again
 CONTENT = "".join(f"{n}\n" for n in range(1, LINES + 1)).encode()
+END = b"END"
 
 
 def shell(console: Console, line: str) -> str:
@@ -32,7 +34,11 @@ def booted(vm: Vm, setup: str) -> Vm:
 
 
 class EchoServer:
-    """Accepts one connection, sends back what comes, and remembers what it was."""
+    """Accepts one connection, sends back what comes, and remembers what it was.
+
+    It is the server that closes, after ``END``: passt forgets the other direction of a connection whose guest
+    closes first.
+    """
 
     def __init__(self, host: str) -> None:
         self.listener = socket.create_server((host, 0))
@@ -50,12 +56,16 @@ class EchoServer:
         client.settimeout(PATIENCE)
         writer = threading.Thread(target=self._send_back, args=(client,), daemon=True)
         writer.start()
-        while data := client.recv(1 << 16):
+        tail = b""
+        while tail != END and (data := client.recv(1 << 16)):
             at = self.received % len(CONTENT)
-            self.exact &= (CONTENT * 2)[at : at + len(data)] == data
+            lines = data.rstrip(END)  # it has no character in common with them
+            self.exact &= (CONTENT * 2)[at : at + len(lines)] == lines
             self.digest.update(data)
             self.received += len(data)
             self._back.put(data)
+            tail = (tail + data)[-len(END) :]
+        self.exact &= tail == END
         self._back.put(b"")
         writer.join()
         client.close()
@@ -65,6 +75,15 @@ class EchoServer:
             client.sendall(data)
         client.shutdown(socket.SHUT_WR)
 
+    def more_than(self, received: int) -> int:
+        """Wait until more bytes than that have come, and return how many."""
+        deadline = time.monotonic() + PATIENCE
+        while self.received <= received:
+            assert self._thread.is_alive(), "the guest's connection has ended"
+            assert time.monotonic() < deadline, f"nothing came after {received} bytes"
+            time.sleep(0.005)
+        return self.received
+
     def finish(self) -> None:
         """Wait until the guest has closed its connection."""
         self._thread.join(PATIENCE)
@@ -72,28 +91,27 @@ class EchoServer:
 
 
 def stream_through_updates(vm: Vm, host: str, address: str) -> tuple[EchoServer, str, list[int]]:
-    """Update the VM while a TCP connection of its guest carries data both ways.
+    """Update the VM while a TCP connection of its guest carries data both ways; each update finds it in full flow.
 
     Returns:
         The server, the digest of what came back to the guest, and what the server had received at each update.
     """
     server = EchoServer(host)
     shell(vm.console, f"seq 1 {LINES} > /tmp/r")
-    vm.console.send(
-        b"(while [ ! -e /tmp/stop ]; do cat /tmp/r; done)"
-        + f" | nc {address} {server.port} | sha256sum > /tmp/back; echo c''losed\n".encode()
+    # A session of its own: the guest's shell is free for other lines, and nothing it does stops the traffic.
+    shell(
+        vm.console,
+        "setsid sh -c '(while [ ! -e /tmp/stop ]; do cat /tmp/r; done; printf END; sleep 1000)"
+        f" | nc {address} {server.port} | (sha256sum > /tmp/back; echo c''losed > /dev/ttyS0)'"
+        " < /dev/null > /dev/null 2>&1 &",
     )
     start = len(vm.console.text)
-    seen: list[int] = []
+    seen = [0]
     for _ in range(UPDATES):
+        seen.append(server.more_than(seen[-1]))
         assert vm.update()["status"] == "completed"
-        seen.append(server.received)
-        vm.console.pull(0.1)
-    # The terminal belongs to the pipe: the guest's stop file is made by a job started before.
-    vm.console.send(b"\x1a")
-    vm.console.wait(b"Stopped", start)
+    server.more_than(seen[-1])
     shell(vm.console, "touch /tmp/stop")
-    vm.console.send(b"fg\n")
     vm.console.wait(b"closed", start)
     server.finish()
-    return server, shell(vm.console, "cat /tmp/back"), seen
+    return server, shell(vm.console, "cat /tmp/back"), seen[1:]

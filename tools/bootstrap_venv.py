@@ -32,6 +32,7 @@ BUILD_ENV = os.path.join(CACHE, "build.env")
 PEERS_BIN = os.path.join(CACHE, "peers")
 PEERS = {
     "dtc": "device-tree-compiler",
+    "passt": "passt",
     "qemu-riscv64": "qemu-user",
     "qemu-storage-daemon": "qemu-system-common",
     "riscv64-linux-gnu-objdump": "binutils-riscv64-linux-gnu",
@@ -199,6 +200,11 @@ def find_peers() -> None:
     }
     if not missing:
         return
+    binaries = os.path.join(CACHE, "debian", "peers", "usr", "bin")
+    if not all(os.path.exists(os.path.join(binaries, program)) for program in missing):
+        shutil.rmtree(
+            os.path.join(CACHE, "debian", "peers"), ignore_errors=True
+        )  # of a shorter list
     try:
         root = unpacked_with_needs("peers", sorted(missing.values()))
     except InstarError as exc:

@@ -34,7 +34,13 @@ def daemons_missing() -> str:
     return "" if found else "no qemu-storage-daemon: install qemu-system-common"
 
 
+def passt_missing() -> str:
+    """Say why user-mode networking cannot be tried; empty if it can."""
+    return "" if shutil.which("passt") else "no passt: install passt"
+
+
 NEEDS = {
+    "test_update_passt.py": passt_missing,
     "test_vhost_user.py": daemons_missing,
     "test_riscv_tests.py": riscv_tests_missing,
     "test_binutils.py": objdump_missing,
