@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+_WINDOW_CHANGE: Final = _signal.SIGWINCH
 ENDING: Final = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP)
 _arrived: Final[list[int]] = []  # signals that called back
 
@@ -30,13 +31,22 @@ def on_ending(callback: Callable[[int], object]) -> None:
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, ENDING)
 
 
+def on_window_change(callback: Callable[[], object]) -> None:
+    """Call ``callback()`` in the main thread, at any point of it, when the terminal got another size."""
+
+    def handle(_number: int, _frame: object) -> None:
+        callback()
+
+    _signal.signal(_WINDOW_CHANGE, handle)
+
+
 def told_to_end() -> bool:
     """Whether such a signal has called back: the program after this one would not hear of it."""
     return bool(_arrived)
 
 
 def start_thread(main: Callable[..., object], *args: object) -> int:
-    """Start a thread that takes none of these signals, and return its ident.
+    """Start a thread that takes none of the signals of this module, and return its ident.
 
     A signal to the process goes to any thread that does not block it: held back by the main thread alone it would be
     taken by another one and end there, unheard of, when the program is replaced.
@@ -44,7 +54,7 @@ def start_thread(main: Callable[..., object], *args: object) -> int:
     Raises:
         RuntimeError: The host has no more threads for us.
     """
-    mask = hold_ending()
+    mask = set(_signal.pthread_sigmask(_signal.SIG_BLOCK, (*ENDING, _WINDOW_CHANGE)))
     try:
         return start_new_thread(main, args)
     finally:

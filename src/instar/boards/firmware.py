@@ -21,6 +21,10 @@ if TYPE_CHECKING:
             """Send ``data``."""
             ...
 
+        def pending(self) -> int:
+            """Return how many bytes the host has not taken yet."""
+            ...
+
 
 EXT_DBCN: Final = 0x4442434E
 EXT_SRST: Final = 0x53525354
@@ -29,10 +33,14 @@ LEGACY_GETCHAR: Final = 2
 LEGACY_SHUTDOWN: Final = 8
 
 SBI_SUCCESS: Final = 0
+SBI_ERR_FAILED: Final = -1
 SBI_ERR_NOT_SUPPORTED: Final = -2
 SBI_ERR_INVALID_PARAM: Final = -3
 
 MAX_CONSOLE_WRITE: Final = 4096  # bytes a call; the specification lets us write fewer than asked
+PENDING_LIMIT: Final = (
+    1 << 20
+)  # bytes that the host has not taken before the guest is told to try again
 
 
 class Firmware:
@@ -60,8 +68,7 @@ class Firmware:
         if eid == EXT_SRST:
             return self._system_reset(fid, args)
         if eid == LEGACY_PUTCHAR:
-            self._console.write(bytes((args[0] & 0xFF,)))
-            return SBI_SUCCESS, 0
+            return self._write_byte(args[0])
         if eid == LEGACY_GETCHAR:
             return -1, 0  # the UART has the input
         if eid == LEGACY_SHUTDOWN:
@@ -71,6 +78,8 @@ class Firmware:
 
     def _debug_console(self, fid: int, args: tuple[int, ...]) -> tuple[int, int]:
         if fid == 0:  # write
+            if self._console.pending() > PENDING_LIMIT:
+                return SBI_SUCCESS, 0  # nothing was written: the call must not wait
             length = min(args[0], MAX_CONSOLE_WRITE)
             try:
                 data = self._memory.read(args[1] | (args[2] << 64), length)
@@ -80,10 +89,16 @@ class Firmware:
             return SBI_SUCCESS, length
         if fid == 1:  # read: the UART has the input
             return SBI_SUCCESS, 0
-        if fid == 2:  # write byte
-            self._console.write(bytes((args[0] & 0xFF,)))
-            return SBI_SUCCESS, 0
+        if fid == 2:
+            return self._write_byte(args[0])
         return SBI_ERR_NOT_SUPPORTED, 0
+
+    def _write_byte(self, byte: int) -> tuple[int, int]:
+        """Write one byte; it fails where it would have to wait for the host's reader."""
+        if self._console.pending() > PENDING_LIMIT:
+            return SBI_ERR_FAILED, 0
+        self._console.write(bytes((byte & 0xFF,)))
+        return SBI_SUCCESS, 0
 
     def _system_reset(self, fid: int, args: tuple[int, ...]) -> tuple[int, int]:
         kind, reason = args[0], args[1]

@@ -73,8 +73,8 @@ class Chardev:
     """
 
     __slots__ = (
-        "_can_receive", "_event", "_loop", "_out", "_receive", "adopted", "connected", "frontend_open", "id", "lost",
-        "state_id",
+        "_can_receive", "_event", "_loop", "_out", "_receive", "_size", "adopted", "connected", "frontend_open", "id",
+        "lost", "state_id",
     )  # fmt: skip
     state_class: ClassVar[type[State]] = ChardevState
 
@@ -87,6 +87,7 @@ class Chardev:
         self.lost = 0
         self._loop = loop
         self._out: bytearray = bytearray()
+        self._size = (0, 0)
         self._receive: Callable[[bytes], object] = _nothing
         self._can_receive: Callable[[], int] = _no_room
         self._event: Callable[[str], object] = _no_event
@@ -108,7 +109,7 @@ class Chardev:
         Args:
             receive: Gets input, at most as many bytes as ``can_receive`` said.
             can_receive: Bytes the front end has room for now. After 0, :meth:`accept_input` asks again.
-            event: Gets "opened", "closed" (the other end), "drained" (all output was taken), "break".
+            event: Gets "opened", "closed" (the other end), "drained" (all output was taken), "break", "resized".
                 A connection that exists already is announced by ``connected`` alone.
         """
         self._receive, self._can_receive, self._event = receive, can_receive, event
@@ -139,6 +140,19 @@ class Chardev:
         """Return the oldest descriptor that came with the input (the caller owns it), or -1."""
         return -1
 
+    def terminal_size(self) -> tuple[int, int]:
+        """Return columns and rows of the terminal at the other end, (0, 0) if that is not known."""
+        return self._size
+
+    def follow_size(self) -> None:
+        """Begin to find out the size where the host can tell it; event "resized" tells of each change."""
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Learn that the terminal at the other end has this size now (each 0 to 65535)."""
+        if (cols, rows) != self._size:
+            self._size = (cols, rows)
+            self._event("resized")
+
     def parts(self) -> tuple[Chardev, ...]:
         """Return the devices with state that this one consists of, in load order."""
         return (self,)
@@ -148,12 +162,27 @@ class Chardev:
 
     def save_state(self) -> State:
         """Return what else must cross; changes nothing."""
-        return ChardevState(unsent=bytes(self._out))
+        cols, rows = self._size
+        return ChardevState(unsent=bytes(self._out), cols=cols, rows=rows)
 
     def load_state(self, state: State) -> None:
         """Go on as the device of the program before."""
         assert isinstance(state, ChardevState)
         self._restore_unsent(state.unsent)
+        self._restore_size(state.cols, state.rows)
+
+    def update_blocker(self) -> str:
+        """Return in a sentence why an update would lose something now; empty if it would not."""
+        return ""
+
+    def begin_update(self) -> None:
+        """Hear that an update begins: what would block it must not come up any more."""
+
+    def leave(self) -> None:
+        """End in order what cannot cross; ``exec`` is next."""
+
+    def end_update(self) -> None:
+        """Hear that the update failed: this program goes on."""
 
     def close(self) -> None:
         """Undo what was done to the host (terminal modes, socket file) and close; at exit only."""
@@ -161,6 +190,11 @@ class Chardev:
 
     def _restore_unsent(self, unsent: bytes) -> None:
         self._out[:0] = unsent
+
+    def _restore_size(self, cols: int, rows: int) -> None:
+        """Go on with the size of before, unless the host has told by now."""
+        if self._size == (0, 0):
+            self._size = (cols, rows)
 
 
 class FdChardev(Chardev):

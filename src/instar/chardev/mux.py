@@ -67,6 +67,14 @@ class MuxShare(Chardev):
         """Ask ``can_receive`` again."""
         self._mux.accept_input()
 
+    def terminal_size(self) -> tuple[int, int]:
+        """Return the backend's."""
+        return self._mux.backend.terminal_size()
+
+    def follow_size(self) -> None:
+        """Let the backend find out."""
+        self._mux.backend.follow_size()
+
     def give(self, byte: int) -> None:
         """Hand a byte of input to the front end, or keep it until there is room."""
         self._waiting.append(byte)
@@ -164,6 +172,10 @@ class MuxChardev(Chardev):
     def disconnect(self) -> None:
         """Drop the backend's other end."""
         self.backend.disconnect()
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Tell the backend, which tells all front ends."""
+        self.backend.resize(cols, rows)
 
     def save_fds(self, fds: FdTable) -> None:
         """Name the backend's descriptors."""

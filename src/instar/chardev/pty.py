@@ -1,7 +1,8 @@
 """``pty``: a terminal that a person or program opens by its name, ``/dev/pts/N``; an update keeps the name.
 
 Nobody may have it open: output is discarded then, as on a serial line without a cable, and the guest never waits.
-The kernel does not say when somebody opens it, so that is looked for at every write and a few times a second.
+The kernel does not say when somebody opens it, nor when they resize it, so that is looked for a few times a second, and
+the former at every write.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 import termios
 
 from instar.chardev.base import FD_OWNER, FdChardev
-from instar.chardev.stdio import RAW_INPUT, RAW_LOCAL
+from instar.chardev.stdio import RAW_INPUT, RAW_LOCAL, window_size
 from instar.errors import HostError
 
 TYPE_CHECKING = False
@@ -40,11 +41,12 @@ class PtyChardev(FdChardev):
         HostError: The host has no more terminals; nothing was created.
     """
 
-    __slots__ = ("_looking", "_master", "_number")
+    __slots__ = ("_looking", "_master", "_number", "_window")
 
     def __init__(self, ident: str, loop: Loop, fds: FdTable) -> None:
         super().__init__(ident, loop)
         self._looking = False
+        self._window = (0, 0)
         self._master = fds.take(self.state_id, 0)
         self.adopted = self._master >= 0
         if not self.adopted:
@@ -69,6 +71,16 @@ class PtyChardev(FdChardev):
         """Send ``data``; never blocks. Discarded if nobody has the terminal open."""
         if self.connected or self._find_peer():
             super().write(data)
+
+    def follow_size(self) -> None:
+        """Look at the size that whoever has the terminal open gave it, a few times a second."""
+        if self._master < 0:
+            return
+        window = window_size(self._master)
+        if window not in {self._window, (0, 0)}:
+            self._window = window
+            self.resize(*window)
+        self._loop.call_later(_LOOK_NS, self.follow_size)
 
     def disconnect(self) -> None:
         """Forget what was not taken; whoever has the terminal open keeps it."""

@@ -20,6 +20,8 @@ class ChardevState(State):
     """A device that has nothing but output (file, null)."""
 
     unsent: bytes = blob("Written by the front end, not yet taken by the host.", max=MAX_UNSENT)
+    cols: int = u(16, "Columns of the terminal at the other end; 0: not known.")
+    rows: int = u(16, "Rows of the terminal at the other end; 0: not known.")
 
 
 @state("chardev-socket", version=1)
@@ -31,6 +33,8 @@ class SocketState(State):
     gifts: int = u(8, "Descriptors received from the client that nobody has claimed yet.")
     path_device: int = u(64, "st_dev of the socket file we made, so that only that is removed.")
     path_inode: int = u(64, "st_ino of the socket file we made; 0 if we made none.")
+    cols: int = u(16, "Columns of the client's terminal; 0: not known.")
+    rows: int = u(16, "Rows of the client's terminal; 0: not known.")
 
 
 @state("chardev-stdio", version=1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import termios
 
+from instar import signals
 from instar.chardev.base import FD_OWNER, FdChardev
 from instar.chardev.state import StdioState
 
@@ -96,6 +97,12 @@ class StdioChardev(FdChardev):
             self._out_fd = -1
         self._restore_unsent(state.unsent)
 
+    def follow_size(self) -> None:
+        """Look at the terminal's size, now and whenever the host says that it changed."""
+        if self._in_fd >= 0 and os.isatty(self._in_fd):
+            signals.on_window_change(lambda: self._loop.call_threadsafe(self._look_at_size))
+            self._look_at_size()
+
     def close(self) -> None:
         """Put the terminal and shared descriptors back as they were."""
         super().close()
@@ -113,6 +120,10 @@ class StdioChardev(FdChardev):
         for fd in {self._in_fd, self._out_fd} - {-1, 0, 1}:
             os.close(fd)
         self._in_fd = self._out_fd = -1
+
+    def _look_at_size(self) -> None:
+        if (size := window_size(self._in_fd)) != (0, 0):
+            self.resize(*size)
 
     def _open(self, fd: int, mode: int) -> int:
         """Return a descriptor that never blocks for standard stream ``fd``; -1 if it is closed."""
@@ -147,6 +158,15 @@ class StdioChardev(FdChardev):
         characters[termios.VMIN], characters[termios.VTIME] = 1, 0
         raw[6] = characters
         termios.tcsetattr(self._in_fd, termios.TCSANOW, raw)
+
+
+def window_size(fd: int) -> tuple[int, int]:
+    """Return columns and rows of a terminal; (0, 0) if it has none set, or is gone."""
+    try:
+        rows, cols = termios.tcgetwinsize(fd)
+    except (OSError, ValueError, termios.error):
+        return 0, 0
+    return cols, rows
 
 
 def _pack_tty(before: TtyAttributes | None) -> tuple[list[int], bytes]:

@@ -148,12 +148,15 @@ class SocketChardev(FdChardev):
             gifts=len(self._gifts),
             path_device=self.address.inode[0],
             path_inode=self.address.inode[1],
+            cols=self._size[0],
+            rows=self._size[1],
         )
 
     def load_state(self, state: State) -> None:
         """Go on with the connection; a client that has not all of its output yet gets the rest."""
         assert isinstance(state, SocketState)
         self.address.inode = (state.path_device, state.path_inode)
+        self._restore_size(state.cols, state.rows)
         if (state.connected, state.gifts) != (self.connected, len(self._gifts)):
             log.warning(
                 f"chardev {self.id}: its connection did not come along; its client has to connect again"

@@ -47,6 +47,14 @@ if TYPE_CHECKING:
             """Whether somebody is there."""
             ...
 
+        def terminal_size(self) -> tuple[int, int]:
+            """Return columns and rows of the terminal there, (0, 0) if that is not known."""
+            ...
+
+        def follow_size(self) -> None:
+            """Begin to find out the size and to tell of changes."""
+            ...
+
 
 class SerialLine:
     """A character device as a device may use it: any thread, machine lock held.
@@ -144,6 +152,16 @@ class ConsoleLine(SerialLine):
     def connected(self) -> bool:
         """Whether somebody is at the other end."""
         return self._end.connected
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal at the other end, (0, 0) if that is not known."""
+        return self._end.terminal_size()
+
+    def follow_size(self) -> None:
+        """Begin to find out the size; event "resized" tells of changes, and comes at each start of the machine."""
+        self._machine.at_each_run(lambda: self._event("resized"))
+        self._end.follow_size()
 
     def attach(
         self,

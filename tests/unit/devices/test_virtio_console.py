@@ -23,6 +23,15 @@ class FakeLine(FakeChardev):
     def __init__(self):
         super().__init__()
         self.connected = True
+        self.size = (0, 0)
+        self.followed = False
+
+    def follow_size(self):
+        self.followed = True
+
+    def resize(self, cols, rows):
+        self.size = (cols, rows)
+        self.event("resized")
 
 
 class Machine:
@@ -50,7 +59,7 @@ class Machine:
 
     def heard(self):
         """Give buffers and return the messages that came."""
-        for _ in range(4):
+        for _ in self.driver.rings[TO_GUEST].free[:4]:
             self.driver.add(64, queue=TO_GUEST)
         self.driver.kick(TO_GUEST)
         used = self.driver.collect(TO_GUEST)
@@ -115,6 +124,53 @@ def test_host_end_that_comes_and_goes_is_told():
     line.connected = True
     line.event("opened")
     assert machine.heard() == [(1, 6, 0, b""), (1, 6, 1, b"")]
+
+
+def test_virtio_5_3_5_size_is_in_the_configuration_and_told_to_terminals():
+    machine = Machine()
+    terminal, channel = machine.lines
+    assert (terminal.followed, channel.followed) == (True, False)
+    terminal.resize(100, 40)
+    assert (machine.driver.config(0, 2), machine.driver.config(2, 2)) == (100, 40)
+    machine.say(0, 0, 1)
+    machine.heard()
+    machine.say(0, 3, 1)
+    size = struct.pack("<HH", 100, 40)
+    assert machine.heard() == [(0, 4, 1, b""), (0, 5, 0, size), (0, 6, 1, b"")]
+    channel.resize(9, 9)
+    terminal.resize(0, 0)
+    terminal.resize(100, 40)
+    assert machine.heard() == []
+    terminal.resize(200, 50)
+    assert machine.heard() == [(0, 5, 0, struct.pack("<HH", 200, 50))]
+
+
+def test_sizes_that_the_guest_did_not_fetch_are_replaced():
+    machine = Machine()
+    machine.open()
+    for cols in range(1, 200):
+        machine.lines[0].resize(cols, 24)
+    assert len(machine.device.state.messages) <= 1
+    told = machine.heard()
+    assert told[-1] == (0, 5, 0, struct.pack("<HH", 199, 24))
+
+
+def test_reset_keeps_the_size():
+    machine = Machine()
+    machine.lines[0].resize(132, 43)
+    machine.driver.start(queues=QUEUES)
+    assert (machine.driver.config(0, 2), machine.driver.config(2, 2)) == (132, 43)
+
+
+def test_output_larger_than_can_be_kept_asks_for_a_reset():
+    machine = Machine()
+    table = machine.driver.rings[TRANSMIT1].desc
+    for n in range(8):  # the same bytes again and again
+        machine.driver.put_desc(table, n, RAM_BASE, 600_000, int(n < 7), n + 1)
+    machine.driver.offer(0, queue=TRANSMIT1)
+    machine.driver.kick(TRANSMIT1)
+    assert machine.driver.needs_reset
+    assert machine.lines[1].sent == b""
 
 
 def test_load_goes_on_with_what_waited_and_tells_what_changed():

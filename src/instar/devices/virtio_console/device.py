@@ -13,6 +13,7 @@ from instar.devices.virtio_console.state import (
     MessageState,
     PortState,
 )
+from instar.errors import QueueError
 from instar.virtio.device import VirtioDevice
 
 TYPE_CHECKING = False
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
         @property
         def connected(self) -> bool:
             """Whether somebody is at the other end."""
+            ...
+
+        @property
+        def size(self) -> tuple[int, int]:
+            """Columns and rows of the terminal at the other end, (0, 0) if that is not known."""
+            ...
+
+        def follow_size(self) -> None:
+            """Begin to find out the size; event "resized" tells that it may be another."""
             ...
 
         def attach(
@@ -54,11 +64,24 @@ if TYPE_CHECKING:
             ...
 
 
+F_SIZE: Final = 1 << 0
 F_MULTIPORT: Final = 1 << 1
 _CONFIG: Final = Struct("<HHII")  # cols, rows, max_nr_ports, emerg_wr
 _CONTROL: Final = Struct("<IHH")  # port, event, value
-_DEVICE_READY, _PORT_ADD, _PORT_READY, _CONSOLE_PORT, _PORT_OPEN, _PORT_NAME = 0, 1, 3, 4, 6, 7
+_SIZE: Final = Struct("<HH")  # cols, rows; Linux before 6.12.65 and 6.15 took them for rows, cols
+_DEVICE_READY, _PORT_ADD, _PORT_READY, _CONSOLE_PORT, _RESIZE, _PORT_OPEN, _PORT_NAME = (
+    0,
+    1,
+    3,
+    4,
+    5,
+    6,
+    7,
+)
 _PENDING_LIMIT: Final = 1 << 20  # bytes that the host has not taken before the guest has to wait
+MAX_OUTPUT: Final = (
+    4 << 20
+)  # bytes of one buffer; with those before it less than what a character device keeps
 
 
 class ConsolePort:
@@ -79,13 +102,13 @@ class ConsolePort:
 
 
 class VirtioConsole(VirtioDevice):
-    """Up to 7 ports; what the host has not taken makes the guest wait, never is it lost.
+    """Up to 7 ports; what the host has not taken makes the guest wait, never is it lost. Terminals have its size.
 
     Args:
         ports: By number.
         state_id: Unique name of its state.
 
-    Source: virtio 1.2, 5.3 (device 3, VIRTIO_CONSOLE_F_MULTIPORT).
+    Source: virtio 1.2, 5.3 (device 3, VIRTIO_CONSOLE_F_SIZE, VIRTIO_CONSOLE_F_MULTIPORT).
     """
 
     __slots__ = ("_queues", "ports", "state")
@@ -107,11 +130,12 @@ class VirtioConsole(VirtioDevice):
 
     def offered(self) -> int:
         """Return the feature bits of the device."""
-        return F_MULTIPORT
+        return F_SIZE | F_MULTIPORT
 
     def config(self) -> bytes:
         """Return the configuration space."""
-        return _CONFIG.pack(0, 0, MAX_PORTS, 0)
+        first = self.state.ports[0]
+        return _CONFIG.pack(first.cols, first.rows, MAX_PORTS, 0)
 
     def begin(self, queues: Sequence[Queue], *, again: bool) -> None:
         """Serve the rings; after a load, go on with what waits at either end."""
@@ -127,6 +151,8 @@ class VirtioConsole(VirtioDevice):
         """Forget what the guest knew."""
         self.state = _reset_state()
         self._queues = {}
+        for number in self.ports:
+            self._take_size(number)
 
     def save_state(self) -> ConsoleState:
         """Return the live state."""
@@ -146,11 +172,13 @@ class VirtioConsole(VirtioDevice):
             can_receive=lambda: self._room(number),
             event=lambda name: self._event(number, name),
         )
+        if port.console:
+            port.line.follow_size()
 
     def _room(self, number: int) -> int:
         """Return how many bytes the guest's next buffer takes."""
         queue = self._queues.get(f"receive{number}")
-        if queue is None or not self.state.ports[number].guest_open:
+        if queue is None or not self._guest_listens(number):
             return 0
         found = 0
 
@@ -162,6 +190,10 @@ class VirtioConsole(VirtioDevice):
 
         self.port.run(look, queue)
         return found
+
+    def _guest_listens(self, number: int) -> bool:
+        """Return whether a program of the guest has the port open; a driver for one port alone does not say."""
+        return self.state.ports[number].guest_open or not self.port.features & F_MULTIPORT
 
     def _receive(self, number: int, data: bytes) -> None:
         def fill(queue: Queue) -> None:
@@ -175,9 +207,12 @@ class VirtioConsole(VirtioDevice):
             self.port.run(fill, queue)
 
     def _event(self, number: int, name: str) -> None:
-        if not self._queues:
+        if name == "resized":
+            if self._take_size(number):
+                self._tell_size(number)
+        elif not self._queues:
             return
-        if name == "drained":
+        elif name == "drained":
             self.port.run(self._transmit, self._queues[f"transmit{number}"])
         elif name in {"opened", "closed"}:
             self._tell_connected(number)
@@ -189,6 +224,28 @@ class VirtioConsole(VirtioDevice):
         if state.ready and connected != state.host_open:
             state.host_open = connected
             self._send(number, _PORT_OPEN, int(connected))
+
+    def _take_size(self, number: int) -> bool:
+        """Return whether the host's terminal has another size than the guest's."""
+        port, state = self.ports[number], self.state.ports[number]
+        size = port.line.size
+        if not port.console or not all(size) or size == (state.cols, state.rows):
+            return False
+        state.cols, state.rows = size
+        return True
+
+    def _tell_size(self, number: int) -> None:
+        """Tell the guest the size of a terminal; a message that it did not fetch yet is replaced."""
+        state = self.state.ports[number]
+        if not self.port.features & F_SIZE:
+            return
+        if number == 0:
+            self.port.config_changed()
+        if state.ready and state.cols:
+            head = _CONTROL.pack(number, _RESIZE, 0)
+            late = [m for m in self.state.messages if not m.data.startswith(head)]
+            self.state.messages = late
+            self._send(number, _RESIZE, 0, _SIZE.pack(state.cols, state.rows))
 
     # ------------------------------------------------------------------- the guest's side
 
@@ -205,6 +262,8 @@ class VirtioConsole(VirtioDevice):
             if port is not None:
                 if port.line.pending() > _PENDING_LIMIT:
                     break
+                if chain.size > MAX_OUTPUT:
+                    raise QueueError(f"{chain.size} bytes of output at once, limit {MAX_OUTPUT}")
                 port.line.write(chain.read(0, chain.size))
             queue.complete(chain, 0)
 
@@ -259,6 +318,7 @@ class VirtioConsole(VirtioDevice):
         if port.name:
             self._send(number, _PORT_NAME, 1, port.name.encode()[: MAX_MESSAGE - _CONTROL.size])
         state.ready, state.host_open = True, False
+        self._tell_size(number)
         self._tell_connected(number)
 
     def _send(self, number: int, event: int, value: int, data: bytes = b"") -> None:

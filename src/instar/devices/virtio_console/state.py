@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from instar.cpr.state import State, blob, flag, state, subs
+from instar.cpr.state import State, blob, flag, state, subs, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class PortState(State):
     guest_open: bool = flag("A program of the guest has it open.")
     ready: bool = flag("The guest's driver knows the port.")
     host_open: bool = flag("The guest was told that the host's end is connected.")
+    cols: int = u(16, "Columns of the terminal; 0: not known.")
+    rows: int = u(16, "Rows of the terminal; 0: not known.")
 
 
 @state("virtio-console", version=1)
