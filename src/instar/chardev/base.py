@@ -247,7 +247,7 @@ class FdChardev(Chardev):
     def _rewatch(self) -> None:
         """Watch what is of use now: input if there is room for it, output if there is some."""
         fd_in = self._in_fd if self._in_fd >= 0 and self._can_receive() > 0 else -1
-        fd_out = self._out_fd if self._out else -1
+        fd_out = self._out_fd if self._has_output() else -1
         if (fd_in, fd_out) == (self._watched_in, self._watched_out):
             return
         for old in {self._watched_in, self._watched_out} - {fd_in, fd_out, -1}:
@@ -259,6 +259,10 @@ class FdChardev(Chardev):
                 readable=self._on_readable if fd == fd_in else None,
                 writable=self._on_writable if fd == fd_out else None,
             )
+
+    def _has_output(self) -> bool:
+        """Whether something waits until the host takes more."""
+        return bool(self._out)
 
     def _on_readable(self) -> None:
         room = self._can_receive()

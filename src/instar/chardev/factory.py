@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from instar.chardev.base import Chardev, FdTable
+    from instar.chardev.unix import Address
     from instar.loop import Loop
 
     Options = Mapping[str, object]
@@ -40,8 +41,8 @@ def create(  # noqa: PLR0913 - what a device needs from around it
         ident: Unique id.
         options: ``path`` (str), ``server``, ``wait``, ``append``, ``signal``, ``mux``, ``nodelay`` (bool), ``size``,
             ``reconnect_ms`` (int); ``host`` (str), ``port`` (int) and ``family`` (any, ipv4, ipv6) of a TCP socket,
-            where ``host`` is what makes it one. Those of other kinds are ignored. With ``mux`` the result takes
-            several front ends, see :func:`front_end`.
+            where ``host`` is what makes it one; ``tls`` (TlsCredentials) and ``reopen_on_cpr`` (bool). Those of other
+            kinds are ignored. With ``mux`` the result takes several front ends, see :func:`front_end`.
         loop: The main loop.
         fds: The table of named descriptors.
         announce: Told that we block until a client connects (``wait``), and the name of a new terminal.
@@ -105,12 +106,49 @@ def _socket(
         if host
         else UnixAddress(ident, str(options.get("path") or ""))
     )
+    if options.get("tls") is not None:
+        return _tls_socket(ident, address, options, loop, fds, resumed=resumed)
     return SocketChardev(
         ident,
         address,
         loop,
         fds,
         server=_on(options, "server"),
+        nodelay=_on(options, "nodelay"),
+        reconnect_ms=_number(options, "reconnect_ms"),
+        resumed=resumed,
+    )
+
+
+def _tls_socket(
+    ident: str,
+    address: Address,
+    options: Options,
+    loop: Loop,
+    fds: FdTable,
+    *,
+    resumed: bool,
+) -> SocketChardev:
+    """Return a socket with TLS; its modules are loaded here, since few machines have one."""
+    from instar.chardev.tls import TlsCredentials  # noqa: PLC0415 - see above
+    from instar.chardev.tls_socket import TlsSocketChardev  # noqa: PLC0415 - see above
+
+    credentials = options["tls"]
+    assert isinstance(credentials, TlsCredentials)
+    server = _on(options, "server")
+    if credentials.server != server:
+        side = "server" if server else "client"
+        raise ConfigError(
+            f"chardev {ident}: Expected TLS credentials for a {side} endpoint, {credentials.id} are not"
+        )
+    return TlsSocketChardev(
+        ident,
+        address,
+        loop,
+        fds,
+        credentials=credentials,
+        reopen=_on(options, "reopen_on_cpr"),
+        server=server,
         nodelay=_on(options, "nodelay"),
         reconnect_ms=_number(options, "reconnect_ms"),
         resumed=resumed,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_GIFTS: Final = 16  # descriptors of a client that nobody has claimed; more are closed
 _FD_LISTENER: Final = 0
-_FD_CONNECTION: Final = 1
+FD_CONNECTION: Final = 1
 _FD_GIFT: Final = 2  # and up
 _RETRY_NS: Final = 1_000_000_000
 _INT_SIZE: Final = 4
@@ -180,7 +180,7 @@ class SocketChardev(FdChardev):
 
     def _adopt(self, fds: FdTable) -> None:
         listener = fds.take(self.state_id, _FD_LISTENER)
-        connection = fds.take(self.state_id, _FD_CONNECTION)
+        connection = fds.take(self.state_id, FD_CONNECTION)
         self.adopted = listener >= 0 or connection >= 0
         if listener >= 0:
             self._listener = _socket.socket(fileno=listener)
@@ -220,7 +220,7 @@ class SocketChardev(FdChardev):
         except BaseException:
             sock.close()
             raise
-        self._connected(sock)
+        self._begin(sock)
 
     def _try_now(self) -> None:
         """Begin to connect; the addresses of a host take turns."""
@@ -253,9 +253,7 @@ class SocketChardev(FdChardev):
             sock.close()
             self._try_later()
             return
-        self._connected(sock)
-        self._event("opened")
-        self._rewatch()
+        self._begin(sock)
 
     def _try_later(self) -> None:
         if self._reconnect_ns and self._timer is None and not self._server:
@@ -291,13 +289,21 @@ class SocketChardev(FdChardev):
             self._loop.watch(self._listener.fileno())
             self._loop.call_later(_RETRY_NS, self._watch_again)
             return
-        self._connected(_socket.socket(fileno=fd))
+        self._begin(_socket.socket(fileno=fd))
+
+    def _begin(self, sock: _socket.socket) -> None:
+        """Serve a new connection."""
+        self._connected(sock)
         self._event("opened")
         self._rewatch()
 
+    def _is_free(self) -> bool:
+        """Whether the next client may come."""
+        return self._listener is not None and self.frontend_open and not self.connected
+
     def _rewatch(self) -> None:
         super()._rewatch()
-        wanted = self._listener is not None and self.frontend_open and not self.connected
+        wanted = self._is_free()
         if wanted == self._watched_listener or self._listener is None:
             return
         self._watched_listener = wanted

@@ -9,6 +9,7 @@ from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
 from instar.cli.network import Network
+from instar.cli.tls import credentials_of
 from instar.cpr.fdsets import FdSets
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
@@ -116,7 +117,10 @@ class Vm:
         self.chardevs[config.id] = create(
             config.kind,
             config.id,
-            config.options(),
+            options,
+        options = config.options()
+        if config.tls_creds:
+            options["tls"] = credentials_of(self.config, config)
             self.loop,
             self.fds,
             announce=announce,
@@ -125,10 +129,28 @@ class Vm:
 
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
-        chardevs = [part for device in self.chardevs.values() for part in device.parts()]
         return [
+    def _parts_of_chardevs(self) -> list[Chardev]:
+        return [part for device in self.chardevs.values() for part in device.parts()]
+
+    def what_cannot_cross(self) -> list[str]:
+        """Return why an update would lose something now, a sentence each."""
+        return [
+            reason for device in self._parts_of_chardevs() if (reason := device.update_blocker())
+        ]
+
+    def on_update(self, event: str, _mode: str) -> None:
+        """Hear of updates (see ``Notifiers``): what cannot cross and need not is ended in order."""
+        for device in self._parts_of_chardevs():
+            if event == "setup":
+                device.begin_update()
+            elif event == "done":
+                device.leave()
+            else:
+                device.end_update()
+
             self._added,
-            *chardevs,
+            *self._parts_of_chardevs(),
             *self.host_parts,
             *self.disks.values(),
             self.netdevs,

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from instar.cpr.errors import BlockedError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Source = Callable[[], Iterable[str]]
+
 
 class Blocker:
     """One reason; hand it to :meth:`Blockers.remove`."""
@@ -22,11 +28,12 @@ class Blockers:
         modes: All modes there are; naming another one is a ``TypeError``.
     """
 
-    __slots__ = ("_entries", "_modes")
+    __slots__ = ("_entries", "_modes", "_sources")
 
     def __init__(self, modes: tuple[str, ...]) -> None:
         self._modes = modes
         self._entries: list[Blocker] = []
+        self._sources: list[tuple[Source, tuple[str, ...]]] = []
 
     def add(self, reason: str, *modes: str) -> Blocker:
         """Block ``modes`` (all of them if none is named) with ``reason``, one sentence."""
@@ -38,10 +45,18 @@ class Blockers:
         """Take a reason away; doing so again is fine."""
         self._entries = [entry for entry in self._entries if entry is not blocker]
 
+    def ask(self, source: Source, *modes: str) -> None:
+        """Ask ``source`` for further reasons each time: for what comes and goes, such as connections."""
+        self._sources.append((source, checked_modes(self._modes, modes)))
+
     def reasons(self, mode: str) -> list[str]:
-        """Return the reasons against ``mode``, oldest first."""
+        """Return the reasons against ``mode``, oldest first, then those of sources."""
         checked_modes(self._modes, (mode,))
-        return [entry.reason for entry in self._entries if mode in entry.modes]
+        found = [entry.reason for entry in self._entries if mode in entry.modes]
+        for source, modes in self._sources:
+            if mode in modes:
+                found += source()
+        return found
 
     def check(self, mode: str) -> None:
         """Raise BlockedError if anything stands against ``mode``."""

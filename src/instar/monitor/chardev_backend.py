@@ -78,6 +78,8 @@ class _Socket:
     wait: Annotated[bool, Arg("Only false: the guest runs.")] = False
     nodelay: Annotated[bool | None, Arg("Send small pieces at once.")] = None
     reconnect_ms: Annotated[int | None, Arg("Try again after.", unit="ms")] = None
+    tls_creds: Annotated[str | None, Arg("Credentials: speak TLS.")] = None
+    reopen_on_cpr: Annotated[bool | None, Arg("An update closes the TLS session.")] = None
 
 
 def option_argument(ident: str, backend: ChardevBackend) -> str:
@@ -102,6 +104,7 @@ def _socket(data: _Socket) -> Pairs:
         pairs.append(("wait", False))
     if data.reconnect_ms is not None:
         pairs.append(("reconnect-ms", data.reconnect_ms))
+    pairs += [("tls-creds", data.tls_creds), ("reopen-on-cpr", data.reopen_on_cpr)]
     if data.addr.type == "unix":
         return [("path", _read(_Unix, data.addr.data, "backend.data.addr.data.").path), *pairs]
     inet = _read(_Inet, data.addr.data, "backend.data.addr.data.")

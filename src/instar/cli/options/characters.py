@@ -7,6 +7,7 @@ from instar.cli.options.consoles import serial_chardevs
 from instar.cli.options.daemons import vhost_chardevs
 from instar.cli.options.entries import BY_NAME
 from instar.cli.options.grammar import Values, read_keys
+from instar.cli.options.tls import check_tls, read_tls
 from instar.errors import ConfigError
 from instar.units import shorten
 
@@ -48,6 +49,7 @@ class Characters:
             self._defaults()
         self._config.serial = self._choose_serial()
         self._check_users()
+        check_tls(self._config)
 
     def _read_user(self, values: Values) -> None:
         name = values.option.name
@@ -225,6 +227,7 @@ def _read_socket(values: Values, chardev: ChardevConfig) -> None:
     chardev.server = values.flag("server", default=False)
     chardev.wait = chardev.server and values.flag("wait", default=True)
     chardev.reconnect_ms = values.number("reconnect-ms", 0)
+    read_tls(values, chardev)
     if not chardev.server and "wait" in values.given:
         raise ConfigError("-chardev socket: wait= needs server=on")
     if chardev.server and chardev.reconnect_ms:

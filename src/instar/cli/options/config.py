@@ -138,6 +138,18 @@ class RngConfig(Record):
 
 class BlockConfig(Record):
     """``-drive`` or ``-blockdev``: one raw image file."""
+class TlsCredsConfig(Record):
+    """``-object tls-creds-x509``."""
+
+    __slots__ = ("folder", "id", "server", "verify_peer")
+
+    def __init__(self, *, ident: str, folder: str, server: bool, verify_peer: bool) -> None:
+        self.id = ident
+        self.folder = folder
+        self.server = server  # endpoint=server
+        self.verify_peer = verify_peer
+
+
 
     __slots__ = ("discard", "filename", "id", "kind", "read_only", "rerror", "werror")
 
@@ -341,8 +353,8 @@ class ChardevConfig(Record):
     """``-chardev``, or what ``-serial``, ``-monitor`` and ``-qmp`` make of their short forms."""
 
     __slots__ = (
-        "append", "family", "host", "id", "kind", "mux", "nodelay", "path", "port", "reconnect_ms", "server", "signal",
-        "size", "wait",
+        "append", "family", "host", "id", "kind", "mux", "nodelay", "path", "port", "reconnect_ms", "reopen_on_cpr",
+        "server", "signal", "size", "tls_creds", "wait",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one argument a field
@@ -388,6 +400,8 @@ class MonitorConfig(Record):
     """``-mon``, or what ``-monitor`` and ``-qmp`` stand for."""
 
     __slots__ = ("chardev", "id", "mode", "pretty")
+        self.tls_creds = ""  # socket: id of a TlsCredsConfig; "" does not speak TLS
+        self.reopen_on_cpr = False  # socket with TLS: an update closes the session
 
     def __init__(
         self,
@@ -454,7 +468,7 @@ class Config(Record):
         "accel", "actions", "add_fds", "append", "blocks", "chardevs", "children", "cpu", "devices", "icount",
         "incoming", "initrd", "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs",
         "no_reboot", "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
-        "start_paused", "uuid", "warnings",
+        "start_paused", "tls_creds", "uuid", "warnings",
     )  # fmt: skip
     uncompared = frozenset({"warnings"})
 
@@ -480,6 +494,7 @@ class Config(Record):
         self.children: list[ChildConfig] = []
         self.serial = ""  # chardev id; "" is a UART that nobody listens to
         self.monitors: list[MonitorConfig] = []
+        self.tls_creds: list[TlsCredsConfig] = []
         self.incoming = ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:"
         self.start_paused = False  # -S
         self.pidfile = ""

@@ -68,10 +68,14 @@ def vhost_chardevs(config: Config) -> list[tuple[str, str]]:
             found.append((f"-device {device.driver}", device.chardev))
             chardev = chardevs.get(device.chardev)
             if chardev is not None and (
-                chardev.kind != "socket" or not chardev.path or chardev.server or chardev.mux
+                chardev.kind != "socket"
+                or not chardev.path
+                or chardev.server
+                or chardev.mux
+                or chardev.tls_creds
             ):
                 raise ConfigError(
                     f"-device {device.driver}: chardev {device.chardev!r} has to be a socket with path= "
-                    "where the other program listens, without server=on and mux=on"
+                    "where the other program listens, without server=on, mux=on and tls-creds="
                 )
     return found

@@ -7,6 +7,8 @@ from instar.cli.options.config import BOARDS, MAX_CPUS, PANIC_ACTIONS, WATCHDOG_
 from instar.cli.options.daemon_entries import CHILD_OPTION, VHOST_BLK_KEYS, VHOST_FS_KEYS
 from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
+from instar.cli.options.throttle_entries import THROTTLE_KEYS
+from instar.cli.options.tls import TLS_CHARDEV_KEYS, TLS_CREDS, TLS_CREDS_KEYS
 
 _MIN_RAM = 1 << 20
 _MAX_RAM = 1 << 40
@@ -158,7 +160,7 @@ BOOT_OPTIONS = (
 )  # fmt: skip
 
 BACKEND_OPTIONS = (
-    Option("object", "typed", "memory and entropy for other options to name", group="Back ends",
+    Option("object", "typed", "memory, entropy and certificates for other options to name", group="Back ends",
         metavar="[qom-type=]TYPE,id=ID", repeat="list", implied="qom-type", json=True,
         variants={
             "memory-backend-memfd": (*_BACKEND_KEYS, _PREALLOC,
@@ -172,6 +174,7 @@ BACKEND_OPTIONS = (
             "rng-random": (_id("source"),
                 _path("filename", "device or file to read", required=False,
                     default="/dev/urandom")),
+            TLS_CREDS: TLS_CREDS_KEYS,
         },
     ),
     Option("drive", "keys", "a disk image (raw)", group="Back ends", metavar="file=FILE",
@@ -273,6 +276,7 @@ CHARACTER_OPTIONS = (
                 Key("reconnect-ms", "int", "a client tries again after so many ms; 0: it connects once",
                     high=MAX_RECONNECT_MS, default="0"),
                 _MUX),
+                *TLS_CHARDEV_KEYS,
             "pty": (_id("chardev"), _MUX),
             "pipe": (_id("chardev"), _path("path", "named pipes PATH.in and PATH.out, or one for both"), _MUX),
             "ringbuf": (_id("chardev"),

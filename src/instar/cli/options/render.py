@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         MonitorConfig,
         RngConfig,
     )
+        TlsCredsConfig,
 
     Pairs = list[tuple[str, str]]
 
@@ -38,10 +39,7 @@ def to_argv(config: Config) -> list[str]:
     Short forms are expanded: character devices are ``-chardev``, and ``-nodefaults`` comes first.
     """
     words = ["-nodefaults", *_machine_words(config), *_boot_words(config), *_set_words(config)]
-    for backend in config.memory_backends:
-        words += ["-object", _join(f"memory-backend-{backend.kind}", _backend_pairs(backend))]
-    for rng in config.rngs:
-        words += ["-object", _join(f"rng-{rng.kind}", _rng_pairs(rng))]
+    words += _object_words(config)
     for block in config.blocks:
         words += _block_words(block)
     for netdev in config.netdevs:
@@ -62,6 +60,17 @@ def to_argv(config: Config) -> list[str]:
 
 
 def _set_words(config: Config) -> list[str]:
+def _object_words(config: Config) -> list[str]:
+    words: list[str] = []
+    for backend in config.memory_backends:
+        words += ["-object", _join(f"memory-backend-{backend.kind}", _backend_pairs(backend))]
+    for rng in config.rngs:
+        words += ["-object", _join(f"rng-{rng.kind}", _rng_pairs(rng))]
+    for creds in config.tls_creds:
+        words += ["-object", _join("tls-creds-x509", _creds_pairs(creds))]
+    return words
+
+
     words: list[str] = []
     for wish in config.add_fds:
         opaque = [("opaque", wish.opaque)] if wish.opaque else []
@@ -132,6 +141,12 @@ def _rng_pairs(rng: RngConfig) -> Pairs:
 
 
 def _block_words(block: BlockConfig) -> list[str]:
+def _creds_pairs(creds: TlsCredsConfig) -> Pairs:
+    endpoint = "server" if creds.server else "client"
+    pairs = [("id", creds.id), ("dir", creds.folder), ("endpoint", endpoint)]
+    return [*pairs, ("verify-peer", _flag(creds.verify_peer))]
+
+
     discard = ("discard", "unmap" if block.discard else "ignore")
     read_only = _flag(block.read_only)
     if block.kind == "drive":
@@ -213,6 +228,9 @@ def _socket_pairs(chardev: ChardevConfig) -> Pairs:
         pairs = [("host", chardev.host), ("port", str(chardev.port)), *families]
         pairs.append(("nodelay", _flag(chardev.nodelay)))
     pairs.append(("server", _flag(chardev.server)))
+    if chardev.tls_creds:
+        pairs.append(("tls-creds", chardev.tls_creds))
+        pairs.append(("reopen-on-cpr", _flag(chardev.reopen_on_cpr)))
     if chardev.server:
         return [*pairs, ("wait", _flag(chardev.wait))]
     return [*pairs, ("reconnect-ms", str(chardev.reconnect_ms))]

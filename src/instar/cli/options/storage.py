@@ -21,6 +21,8 @@ from instar.cli.options.config import (
 from instar.cli.options.consoles import add_port, serial_device
 from instar.cli.options.daemons import vhost_device
 from instar.cli.options.grammar import where
+from instar.cli.options.throttling import read_limits
+from instar.cli.options.tls import TLS_CREDS, tls_creds
 from instar.errors import ConfigError
 from instar.units import exact_size, shorten
 
@@ -40,7 +42,7 @@ ANY_SLOT = -1  # until all wishes are known
 
 
 def read_objects(given: Given, config: Config) -> None:
-    """Fill ``memory_backends`` and ``rngs``.
+    """Fill ``memory_backends``, ``rngs`` and ``tls_creds``.
 
     Raises:
         ConfigError: a duplicate id, a size that is no multiple of a page.
@@ -53,6 +55,8 @@ def read_objects(given: Given, config: Config) -> None:
         seen.add(ident)
         if values.variant in _BACKENDS:
             config.memory_backends.append(_memory_backend(values))
+        elif values.variant == TLS_CREDS:
+            config.tls_creds.append(tls_creds(values))
         else:
             random = values.variant == "rng-random"
             config.rngs.append(
