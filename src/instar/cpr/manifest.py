@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 MAX_OBJECTS: Final = 1 << 16
 MAX_SECTIONS: Final = 1 << 28  # bytes of all state together; RAM is bulk and has its own size
 MAX_NAME: Final = 255
+MAX_INNER: Final = 256  # kinds of states inside one object
 
 
 class Section:
-    """An object's line in the manifest; ``offset`` and ``length`` in bytes, after the manifest."""
+    """An object's line in the manifest; ``offset`` and ``length`` in bytes, after the manifest.
 
-    __slots__ = ("crc", "id", "length", "offset", "state", "version")
+    ``inner`` has the versions of the states inside it, by name, so that one too new is seen before it is read.
+    """
+
+    __slots__ = ("crc", "id", "inner", "length", "offset", "state", "version")
 
     def __init__(self, ident: str, state: str, numbers: tuple[int, int, int, int]) -> None:
         self.id = ident
         self.state = state
         self.version, self.offset, self.length, self.crc = numbers
+        self.inner: dict[str, int] = {}
 
 
 class Bulk:
@@ -77,14 +82,25 @@ def read_manifest(value: object) -> Manifest:
 
 def _section(row: object) -> Section:
     keys = ("id", "state", "version", "offset", "length", "crc")
-    fields = _fields(row, "manifest: object", keys)
+    inner = isinstance(row, dict) and "inner" in row
+    fields = _fields(row, "manifest: object", (*keys, "inner") if inner else keys)  # pyright: ignore[reportUnknownArgumentType]
     numbers = (
         _number(fields, "version", 1 << 31),
         _number(fields, "offset", MAX_SECTIONS),
         _number(fields, "length", MAX_SECTIONS),
         _number(fields, "crc", 0xFFFFFFFF),
     )
-    return Section(_text(fields, "id"), _text(fields, "state"), numbers)
+    made = Section(_text(fields, "id"), _text(fields, "state"), numbers)
+    if inner:
+        made.inner = _inner(fields["inner"])
+    return made
+
+
+def _inner(value: object) -> dict[str, int]:
+    if not isinstance(value, dict) or len(value) > MAX_INNER:  # pyright: ignore[reportUnknownArgumentType]
+        raise StateCorruptError(f"manifest: inner is not a record of at most {MAX_INNER} states")
+    versions: Record = value  # pyright: ignore[reportUnknownVariableType]
+    return {name: _number(versions, name, 1 << 31) for name in versions}
 
 
 def _fields(value: object, what: str, keys: tuple[str, ...]) -> Record:
@@ -105,8 +121,9 @@ def _rows(fields: Record, key: str) -> list[object]:
 
 def _text(fields: Record, key: str) -> str:
     text = fields[key]
-    if not isinstance(text, str) or len(text) > MAX_NAME:
-        raise StateCorruptError(f"manifest: {key} is not a text of at most {MAX_NAME} characters")
+    if not isinstance(text, str) or len(text) > MAX_NAME or not text.isprintable():
+        why = f"is not a printable text of at most {MAX_NAME} characters"
+        raise StateCorruptError(f"manifest: {key} {why}")
     return text
 
 

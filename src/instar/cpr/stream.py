@@ -3,7 +3,8 @@
 ::
 
     header    magic, format, manifest length, manifest crc32
-    manifest  program, mode, info; per object: id, state, version, offset, length, crc32; bulk: name, size
+    manifest  program, mode, info; per object: id, state, version, offset, length, crc32, versions of the states
+              inside it if there are any; bulk: name, size
     sections  one encoded record each, offsets counted from the end of the manifest
     chunks    (bulk number, offset, length, crc32) and that many bytes; zero pages are left out
     end mark  a chunk of number 0xffffffff; its offset is the count of chunks
@@ -74,8 +75,17 @@ class Writer:
         self._memories: list[tuple[Bulk, memoryview, Iterable[tuple[int, int]]]] = []
         self._turns: Generator[bytes] | None = None
 
-    def add(self, object_id: str, state_name: str, version: int, record: Record) -> None:
+    def add(
+        self,
+        object_id: str,
+        state_name: str,
+        version: int,
+        record: Record,
+        inner: Mapping[str, int] | None = None,
+    ) -> None:
         """Add an object's record (it is encoded at once, so later changes do not matter).
+
+        ``inner`` has the versions of the states inside it, for the manifest.
 
         Raises:
             StateInvalidError: The id is taken or too long, or the stream's limits are exceeded.
@@ -85,16 +95,17 @@ class Writer:
         if len(self._objects) >= MAX_OBJECTS or self._size + len(data) > MAX_SECTIONS:
             limit = f"{MAX_OBJECTS} objects, {MAX_SECTIONS} bytes"
             raise StateInvalidError(f"{object_id}: the stream is full ({limit})", object_id)
-        self._objects.append(
-            {
-                "id": object_id,
-                "state": state_name,
-                "version": version,
-                "offset": self._size,
-                "length": len(data),
-                "crc": crc32(data),
-            }
-        )
+        row: Record = {
+            "id": object_id,
+            "state": state_name,
+            "version": version,
+            "offset": self._size,
+            "length": len(data),
+            "crc": crc32(data),
+        }
+        if inner:
+            row["inner"] = dict(inner)
+        self._objects.append(row)
         self._sections.append(data)
         self._size += len(data)
 
@@ -140,8 +151,10 @@ class Writer:
     def _check_name(self, name: str) -> None:
         if self._turns is not None:
             raise TypeError(f"{name}: the manifest is already written")
-        if name in self._names or not 1 <= len(name.encode()) <= MAX_NAME:
-            raise StateInvalidError(f"{name[:48]}: taken, or not 1 to {MAX_NAME} bytes", name)
+        fits = 1 <= len(name.encode()) <= MAX_NAME and name.isprintable()
+        if name in self._names or not fits:
+            why = f"taken, or not 1 to {MAX_NAME} printable bytes"
+            raise StateInvalidError(f"{name[:48]!r}: {why}", name)
         self._names.add(name)
 
     def _pieces(self) -> Generator[bytes]:

@@ -1,18 +1,29 @@
-"""The machine's state objects to and from a stream: all of them checked before any of them is changed."""
+"""The machine's state objects to and from a stream: all of them checked before any of them is changed.
+
+A reader of another version is served as well: the writer is told which versions of the states it reads, and optional
+fields that an object here does not know go on with it (docs/decisions/0009-state-versions.md).
+"""
 
 from __future__ import annotations
 
 from instar import log
+from instar._version import VERSION
 from instar.cpr import state as states
-from instar.cpr.errors import StateError, StateInvalidError
+from instar.cpr.errors import (
+    StateError,
+    StateInvalidError,
+    StateTooNewError,
+    StateTooOldError,
+)
 from instar.cpr.state import State, state, subs, text, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import Any, ClassVar
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, ClassVar, Final
 
     from instar.cpr.fds import Fds
+    from instar.cpr.manifest import Manifest, Section
     from instar.cpr.stream import Reader, Writer
     from instar.machine.parts import MemoryBackend
     from instar.stateful import Stateful
@@ -69,12 +80,122 @@ class RamBox:
         """Do nothing more: RAM was compared before anything was loaded."""
 
 
-def write_sections(writer: Writer, things: Iterable[Stateful], fds: Fds) -> None:
-    """Add every object's state to ``writer``; descriptors among the state go to ``fds``."""
+# Optional fields that came with an object and that it does not know, by the object's identity. Most objects take
+# their fields out of a state one by one, and none has a place for fields of a version to come.
+_kept: Final[dict[int, tuple[Stateful, dict[str, states.Record]]]] = {}
+
+
+def readable_versions() -> dict[str, tuple[int, int]]:
+    """Return the oldest and the newest version that this program reads (and writes) of every state it knows."""
+    return {name: (cls.state_oldest, cls.state_version) for name, cls in states.registry().items()}
+
+
+def versions_for(announced: object) -> dict[str, int]:
+    """Return what to write for a reader that announced its :func:`readable_versions` (untrusted).
+
+    Where no version suits both, the one that is next to ours is returned; :func:`write_sections` refuses it if an
+    object has that state.
+
+    Raises:
+        StateInvalidError: it is not an announcement.
+    """
+    if not isinstance(announced, dict):
+        raise StateInvalidError("the reader's versions are not a record; nothing was written")
+    wanted: dict[str, int] = {}
+    theirs: dict[object, object] = announced  # pyright: ignore[reportUnknownVariableType]
+    for name, (_, newest) in readable_versions().items():
+        match theirs.get(name, (1, newest)):
+            case [int() as low, int() as high] if 1 <= low <= high:
+                wanted[name] = max(low, min(high, newest))
+            case _:
+                raise StateInvalidError(f"the reader's versions of {name} are not a range")
+    return wanted
+
+
+def write_sections(
+    writer: Writer,
+    things: Iterable[Stateful],
+    fds: Fds,
+    versions: Mapping[str, int] | None = None,
+) -> None:
+    """Add every object's state to ``writer``; descriptors among the state go to ``fds``.
+
+    Args:
+        writer: Where to.
+        things: The objects.
+        fds: The table of the update.
+        versions: By state name, the version that the reader understands (see :func:`versions_for`), also of states
+            inside others; what is missing is written in the current one.
+
+    Raises:
+        StateTooNewError, StateTooOldError: this program does not write a version that is wanted; the objects are as
+            they were, the update cannot go on.
+    """
+    wanted = versions or {}
     for thing in things:
-        record = states.save(thing.save_state(), fds=fds, owner=thing.state_id)
         cls = thing.state_class
-        writer.add(thing.state_id, cls.state_name, cls.state_version, record)
+        version = _writable(thing, wanted)
+        inner = states.inner(cls, version)
+        record = _record(thing, fds, wanted)
+        inside = {name: wanted.get(name, one.state_version) for name, one in inner.items()}
+        writer.add(thing.state_id, cls.state_name, version, record, inside)
+
+
+def _writable(thing: Stateful, versions: Mapping[str, int]) -> int:
+    """Return the version to write of the thing's own state, after a look at those inside it."""
+    cls = thing.state_class
+    version = versions.get(cls.state_name, cls.state_version)
+    for one in (cls, *states.inner(cls, cls.state_version).values()):
+        _check_writable(thing.state_id, one, versions.get(one.state_name, one.state_version))
+    return version
+
+
+def _check_writable(ident: str, cls: type[State], version: int) -> None:
+    if cls.state_oldest <= version <= cls.state_version:
+        return
+    range_here = f"this program ({VERSION}) writes {_range(cls)}"
+    text = f"{ident}: the reader wants state {cls.state_name} as v{version}, {range_here}; nothing was written"
+    error = StateTooOldError if version < cls.state_oldest else StateTooNewError
+    raise error(text).hint(
+        f"go by a version that reads {cls.state_name} as v{version} and as {_range(cls)}"
+    )
+
+
+def _range(cls: type[State]) -> str:
+    if cls.state_oldest == cls.state_version:
+        return f"v{cls.state_version}"
+    return f"v{cls.state_oldest} to v{cls.state_version}"
+
+
+def _record(thing: Stateful, fds: Fds, versions: Mapping[str, int]) -> states.Record:
+    """Return the thing's state as a record, with what came along for versions to come."""
+    live = thing.save_state()
+    version = versions.get(live.state_name, live.state_version)
+    record = states.save(live, version, fds=fds, owner=thing.state_id, versions=versions)
+    if id(thing) in _kept:
+        _add_kept(thing, live, record)
+    return record
+
+
+def _add_kept(thing: Stateful, live: State, record: states.Record) -> None:
+    there = states.kept(live)
+    for path, fields in _kept[id(thing)][1].items():
+        if not path:
+            apart: Any = record.setdefault(states.APART, {})
+            record[states.APART] = {**fields, **apart}
+        elif (
+            path not in there
+        ):  # the object made its inner states anew: whose the fields were is not known
+            names = ", ".join(sorted(fields))
+            log.warning(f"{thing.state_id}.{path}: {names} of a newer version does not go on")
+
+
+def _keep(thing: Stateful, loaded: State) -> None:
+    found = states.kept(loaded)
+    if found:
+        _kept[id(thing)] = (thing, found)
+    else:
+        _kept.pop(id(thing), None)
 
 
 class Loaded:
@@ -85,14 +206,66 @@ class Loaded:
     def __init__(self, pairs: list[tuple[Stateful, State]]) -> None:
         self._pairs = pairs
 
+    def kept(self) -> list[str]:
+        """Return the optional fields that this program does not know and keeps, as ``"plic.name"``."""
+        return [
+            ".".join(filter(None, (thing.state_id, path, name)))
+            for thing, loaded in self._pairs
+            for path, fields in states.kept(loaded).items()
+            for name in fields
+        ]
+
     def apply(self) -> None:
         """Hand every object its state, then let each recompute its outputs."""
         for thing, loaded in self._pairs:
+            _keep(thing, loaded)  # before the object changes what it is given
             thing.load_state(loaded)
         for thing, _ in self._pairs:
             post_load: Any = getattr(thing, "post_load", None)
             if post_load is not None:
                 post_load()
+
+
+def check_manifest(manifest: Manifest, things: Sequence[Stateful]) -> None:
+    """Refuse what the manifest alone tells that ``things`` cannot take; no state has been read yet.
+
+    Raises:
+        StateTooNewError, StateTooOldError: a state, or one inside it, is of a version that this program does not read;
+            the text says which program reads it.
+        StateInvalidError: an object of the stream is not here, or is another thing here.
+    """
+    by_id = {thing.state_id: thing for thing in things}
+    for section in manifest.objects.values():
+        thing = by_id.get(section.id)
+        if thing is None:
+            raise StateInvalidError(
+                f"Unknown section or instance '{section.id}' 0. Make sure that your current VM setup matches your "
+                "saved VM setup, including any hotplugged devices",
+                section.id,
+            )
+        cls = thing.state_class
+        if section.state != cls.state_name:
+            raise StateInvalidError(
+                f"{section.id}: the stream has {section.state}, this machine {cls.state_name}"
+            )
+        _check_readable(manifest, section, cls, section.version)
+        inner = states.inner(cls, cls.state_version) if section.inner else {}
+        for name, version in section.inner.items():
+            if name in inner:  # what only the writer has inside is the business of the steps
+                _check_readable(manifest, section, inner[name], version)
+
+
+def _check_readable(manifest: Manifest, section: Section, cls: type[State], version: int) -> None:
+    if cls.state_oldest <= version <= cls.state_version:
+        return
+    text = f"{section.id}: state {cls.state_name} is v{version}, this program ({VERSION}) reads {_range(cls)}"
+    if version > cls.state_version:
+        raise StateTooNewError(
+            f"{text}; version {manifest.program}, which wrote it, or a later one is needed; nothing was loaded"
+        )
+    raise StateTooOldError(
+        f"{text}; a version that reads v{version} is needed in between; nothing was loaded"
+    )
 
 
 def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -> Loaded:
@@ -103,22 +276,12 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
     Raises:
         StateError: a record is damaged, too new or impossible, or belongs to an object that this machine lacks.
     """
+    check_manifest(reader.manifest, things)
     by_id = {thing.state_id: thing for thing in things}
     found: dict[str, State] = {}
     for section in reader.manifest.objects.values():
-        thing = by_id.get(section.id)
-        if thing is None:
-            raise StateInvalidError(
-                f"Unknown section or instance '{section.id}' 0. Make sure that your current VM setup matches your "
-                "saved VM setup, including any hotplugged devices",
-                section.id,
-            )
-        if section.state != thing.state_class.state_name:
-            raise StateInvalidError(
-                f"{section.id}: the stream has {section.state}, this machine {thing.state_class.state_name}"
-            )
         found[section.id] = states.load(
-            thing.state_class, section.version, reader.record(section.id), fds=fds
+            by_id[section.id].state_class, section.version, reader.record(section.id), fds=fds
         )
     for ident, loaded in found.items():
         check_against: Any = getattr(by_id[ident], "check_against", None)
@@ -127,23 +290,21 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
     return Loaded([(thing, found[thing.state_id]) for thing in things if thing.state_id in found])
 
 
-def host_records(things: Iterable[Stateful], fds: Fds) -> list[object]:
+def host_records(
+    things: Iterable[Stateful], fds: Fds, versions: Mapping[str, int] | None = None
+) -> list[object]:
     """Return the state of the host's side (connections, monitors), which goes with the descriptors, not with the guest.
 
-    It is needed before the guest's state is: a deferred incoming migration is started through a monitor.
+    It is needed before the guest's state is: a deferred incoming migration is started through a monitor. Versions and
+    errors are as for :func:`write_sections`.
     """
     records: list[object] = []
+    wanted = versions or {}
     for thing in things:
-        record = states.save(thing.save_state(), fds=fds, owner=thing.state_id)
-        cls = thing.state_class
-        records.append(
-            {
-                "id": thing.state_id,
-                "state": cls.state_name,
-                "version": cls.state_version,
-                "record": record,
-            }
-        )
+        version = _writable(thing, wanted)
+        record = _record(thing, fds, wanted)
+        name = thing.state_class.state_name
+        records.append({"id": thing.state_id, "state": name, "version": version, "record": record})
     return records
 
 
@@ -173,4 +334,5 @@ def _load_one(thing: Stateful | None, ident: str, fields: Any, fds: Fds) -> None
     except StateError as e:
         log.warning(f"{ident}: {e}; it starts anew")
         return
+    _keep(thing, loaded)
     thing.load_state(loaded)

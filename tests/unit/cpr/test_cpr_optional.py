@@ -1,4 +1,4 @@
-"""Optional fields: kept by who does not know them, refused where they are none; two releases of a state side by side."""
+"""Optional fields: kept by who does not know them, refused where they are none; three releases of a state."""
 
 import pytest
 from hypothesis import given, settings

@@ -361,6 +361,10 @@ GOOD = {"program": "1", "mode": "m", "info": {}, "objects": [OBJECT], "bulk": []
         {"objects": [{**OBJECT, "offset": 1}]},
         {"objects": [{**OBJECT, "length": -1}]},
         {"objects": [{**OBJECT, "version": True}]},
+        {"objects": [{**OBJECT, "id": "a\x1b[2J"}]},
+        {"objects": [{**OBJECT, "inner": []}]},
+        {"objects": [{**OBJECT, "inner": {"s": "1"}}]},
+        {"objects": [{**OBJECT, "inner": {str(n): 1 for n in range(257)}}]},
         {
             "objects": [
                 {**OBJECT, "length": 1 << 28},
