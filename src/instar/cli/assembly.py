@@ -101,11 +101,11 @@ def assemble(
     if not config.machine.aux_ram_share:
         vm.migration.block_private_aux_ram(BLOCK_ID)
     block_what_daemons_keep(vm)
+    vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec", "cpr-transfer")
+    vm.migration.notifiers.add(vm.on_update, "cpr-exec")
     if not config.incoming:
         if not config.kernel:
             log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")
-    vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec", "cpr-transfer")
-    vm.migration.notifiers.add(vm.on_update, "cpr-exec")
         vm.machine.locked(parts.board.reset)
 
 

@@ -114,22 +114,19 @@ class Vm:
             ConfigError: it is impossible.
             HostError: the host refused; in both cases nothing is left behind.
         """
+        options = config.options()
+        if config.tls_creds:
+            options["tls"] = credentials_of(self.config, config)
         self.chardevs[config.id] = create(
             config.kind,
             config.id,
             options,
-        options = config.options()
-        if config.tls_creds:
-            options["tls"] = credentials_of(self.config, config)
             self.loop,
             self.fds,
             announce=announce,
             resumed=self.resumed,
         )
 
-    def things(self) -> Sequence[Stateful]:
-        """Return what of the host's side has state: character devices, descriptors by name, monitors."""
-        return [
     def _parts_of_chardevs(self) -> list[Chardev]:
         return [part for device in self.chardevs.values() for part in device.parts()]
 
@@ -149,6 +146,9 @@ class Vm:
             else:
                 device.end_update()
 
+    def things(self) -> Sequence[Stateful]:
+        """Return what of the host's side has state: character devices, descriptors by name, monitors."""
+        return [
             self._added,
             *self._parts_of_chardevs(),
             *self.host_parts,

@@ -136,8 +136,6 @@ class RngConfig(Record):
         self.filename = filename  # of kind random only
 
 
-class BlockConfig(Record):
-    """``-drive`` or ``-blockdev``: one raw image file."""
 class TlsCredsConfig(Record):
     """``-object tls-creds-x509``."""
 
@@ -150,6 +148,8 @@ class TlsCredsConfig(Record):
         self.verify_peer = verify_peer
 
 
+class BlockConfig(Record):
+    """``-drive`` or ``-blockdev``: one raw image file."""
 
     __slots__ = ("discard", "filename", "id", "kind", "read_only", "rerror", "werror")
 
@@ -389,6 +389,8 @@ class ChardevConfig(Record):
         self.nodelay = nodelay  # TCP socket: small pieces are sent at once
         self.reconnect_ms = reconnect_ms  # client: tries again after so long; 0: connects once
         self.size = size  # ringbuf: bytes
+        self.tls_creds = ""  # socket: id of a TlsCredsConfig; "" does not speak TLS
+        self.reopen_on_cpr = False  # socket with TLS: an update closes the session
 
     def options(self) -> dict[str, object]:
         """Return what ``instar.chardev.create`` takes."""
@@ -400,8 +402,6 @@ class MonitorConfig(Record):
     """``-mon``, or what ``-monitor`` and ``-qmp`` stand for."""
 
     __slots__ = ("chardev", "id", "mode", "pretty")
-        self.tls_creds = ""  # socket: id of a TlsCredsConfig; "" does not speak TLS
-        self.reopen_on_cpr = False  # socket with TLS: an update closes the session
 
     def __init__(
         self,
@@ -483,6 +483,7 @@ class Config(Record):
         self.memory_size = DEFAULT_MEMORY
         self.memory_backends: list[MemoryBackendConfig] = []
         self.rngs: list[RngConfig] = []
+        self.tls_creds: list[TlsCredsConfig] = []
         self.kernel = ""
         self.initrd = ""
         self.append = ""
@@ -494,7 +495,6 @@ class Config(Record):
         self.children: list[ChildConfig] = []
         self.serial = ""  # chardev id; "" is a UART that nobody listens to
         self.monitors: list[MonitorConfig] = []
-        self.tls_creds: list[TlsCredsConfig] = []
         self.incoming = ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:"
         self.start_paused = False  # -S
         self.pidfile = ""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
         MemoryBackendConfig,
         MonitorConfig,
         RngConfig,
-    )
         TlsCredsConfig,
+    )
 
     Pairs = list[tuple[str, str]]
 
@@ -59,7 +59,6 @@ def to_argv(config: Config) -> list[str]:
     return words
 
 
-def _set_words(config: Config) -> list[str]:
 def _object_words(config: Config) -> list[str]:
     words: list[str] = []
     for backend in config.memory_backends:
@@ -71,6 +70,7 @@ def _object_words(config: Config) -> list[str]:
     return words
 
 
+def _set_words(config: Config) -> list[str]:
     words: list[str] = []
     for wish in config.add_fds:
         opaque = [("opaque", wish.opaque)] if wish.opaque else []
@@ -140,13 +140,13 @@ def _rng_pairs(rng: RngConfig) -> Pairs:
     return [*pairs, ("filename", rng.filename)] if rng.kind == "random" else pairs
 
 
-def _block_words(block: BlockConfig) -> list[str]:
 def _creds_pairs(creds: TlsCredsConfig) -> Pairs:
     endpoint = "server" if creds.server else "client"
     pairs = [("id", creds.id), ("dir", creds.folder), ("endpoint", endpoint)]
     return [*pairs, ("verify-peer", _flag(creds.verify_peer))]
 
 
+def _block_words(block: BlockConfig) -> list[str]:
     discard = ("discard", "unmap" if block.discard else "ignore")
     read_only = _flag(block.read_only)
     if block.kind == "drive":
@@ -227,10 +227,10 @@ def _socket_pairs(chardev: ChardevConfig) -> Pairs:
         ]
         pairs = [("host", chardev.host), ("port", str(chardev.port)), *families]
         pairs.append(("nodelay", _flag(chardev.nodelay)))
-    pairs.append(("server", _flag(chardev.server)))
     if chardev.tls_creds:
         pairs.append(("tls-creds", chardev.tls_creds))
         pairs.append(("reopen-on-cpr", _flag(chardev.reopen_on_cpr)))
+    pairs.append(("server", _flag(chardev.server)))
     if chardev.server:
         return [*pairs, ("wait", _flag(chardev.wait))]
     return [*pairs, ("reconnect-ms", str(chardev.reconnect_ms))]
