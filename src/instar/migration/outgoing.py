@@ -303,6 +303,7 @@ class Outgoing:
         host_state = host_records([self._migration.settings, *host.things()], self._fds)
         info: Record = {"report": self.report.to_record(), "host": host_state}
         self._carrier.save(self._fds, info)
+        log.release()  # what was held would end with this program
         self._carrier.execute(os.environ)
 
     def drop_carrier(self) -> None:
