@@ -21,7 +21,6 @@ from instar.cli.options.config import (
 from instar.cli.options.consoles import add_port, serial_device
 from instar.cli.options.daemons import vhost_device
 from instar.cli.options.grammar import where
-from instar.cli.options.throttling import read_limits
 from instar.cli.options.tls import TLS_CREDS, tls_creds
 from instar.errors import ConfigError
 from instar.units import exact_size, shorten
