@@ -60,10 +60,10 @@ def context_of(folder: Path, *, role: str = "client", prefix: str = "") -> ssl.S
     return context
 
 
-def tls_connect(port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+def tls_connect(port: int, context: ssl.SSLContext, **more) -> ssl.SSLSocket:
     plain = socket.create_connection(("localhost", port), timeout=PATIENCE)
     try:
-        return context.wrap_socket(plain, server_hostname="localhost")
+        return context.wrap_socket(plain, server_hostname="localhost", **more)
     except BaseException:
         plain.close()
         raise
