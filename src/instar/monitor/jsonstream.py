@@ -32,14 +32,21 @@ class JsonSplitter:
     __slots__ = ("_buf", "_limit", "_quoted", "_scan", "_skip_to", "_stack")
 
     def __init__(
-        self, pending: bytes = b"", *, skipping: bool = False, limit: int = MAX_REQUEST
+        self,
+        pending: bytes = b"",
+        *,
+        skipping: bool = False,
+        until_value: bool = False,
+        limit: int = MAX_REQUEST,
     ) -> None:
         self._limit = limit
         self._buf: bytearray = bytearray(pending)
         self._scan: int = 0  # bytes of the buffer that were looked at
         self._stack: bytearray = bytearray()  # the brackets that are open
         self._quoted = False
-        self._skip_to: re.Pattern[bytes] | None = _LINE if skipping else None
+        self._skip_to: re.Pattern[bytes] | None = None
+        if skipping:
+            self._skip_to = _LINE_OR_VALUE if until_value else _LINE
 
     @property
     def pending(self) -> bytes:
@@ -50,6 +57,11 @@ class JsonSplitter:
     def skipping(self) -> bool:
         """Whether input is being thrown away."""
         return self._skip_to is not None
+
+    @property
+    def until_value(self) -> bool:
+        """Whether that ends with the beginning of a value, too."""
+        return self._skip_to is _LINE_OR_VALUE
 
     def __len__(self) -> int:
         return len(self._buf)

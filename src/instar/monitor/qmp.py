@@ -41,7 +41,7 @@ class QmpSession:
         self._indent = 4 if pretty else None
         was = state or MonitorState(kind="qmp")
         self._negotiated = was.negotiated
-        self._input = JsonSplitter(was.input, skipping=was.skipping)
+        self._input = JsonSplitter(was.input, skipping=was.skipping, until_value=was.until_value)
 
     @property
     def negotiated(self) -> bool:
@@ -64,6 +64,7 @@ class QmpSession:
             negotiated=self._negotiated,
             input=self._input.pending,
             skipping=self._input.skipping,
+            until_value=self._input.until_value,
         )
 
     def feed(self, data: bytes) -> None:

@@ -23,6 +23,9 @@ class MonitorState(State):
     negotiated: bool = flag("QMP: the client has sent qmp_capabilities.")
     input: bytes = blob("QMP: requests that were received but not answered.", max=MAX_INPUT)
     skipping: bool = flag("QMP: input is thrown away up to the next line, after an error in it.")
+    until_value: bool = flag(
+        "QMP: while input is thrown away, the beginning of a value ends that, too.", optional=True
+    )
     line: str = text("HMP: the line being edited.", max=4 * MAX_LINE)
     cursor: int = u(32, "HMP: position in the line.", unit="characters")
     typed: bytes = blob("HMP: keys that were received but not handled.", max=MAX_TYPED)

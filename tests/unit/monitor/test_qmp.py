@@ -188,3 +188,13 @@ def test_schema_shows_optional_members_and_enums() -> None:
     assert mode["default"] is None
     assert entries[mode["type"]]["values"] == ["normal", "cpr-reboot", "cpr-transfer", "cpr-exec"]
     assert entries["STOP"]["meta-type"] == "event"
+
+
+def test_session_that_skips_after_an_error_goes_on_in_the_same_place_in_another_program(context):
+    session = QmpSession(context)
+    (refused,) = ask(session, b'x {"execute":')
+    assert "stray" in refused["error"]["desc"]
+    session = QmpSession(context, state=session.save())
+    (refused,) = ask(session, b"1 2 ]")
+    again = QmpSession(context, state=session.save())
+    assert ask(again, {"execute": "qmp_capabilities"}) == [{"return": {}}]
