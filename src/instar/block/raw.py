@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Final, Protocol
 
     from instar.block.request import BlockRequest
+    from instar.block.throttle import DiskThrottle
     from instar.cpr.fds import Entry
     from instar.cpr.state import State
 
@@ -89,6 +90,7 @@ class RawBlock:
         size: Bytes, a multiple of 512.
         read_only: Writes fail.
         state: What was counted; the host's side of the state.
+        throttle: What holds requests back; None: nothing ever does.
     """
 
     __slots__ = (
@@ -107,6 +109,7 @@ class RawBlock:
         "size",
         "state",
         "state_id",
+        "throttle",
     )
     state_class: ClassVar[type[State]] = BlockState
 
@@ -118,6 +121,7 @@ class RawBlock:
         self.state_id = f"block/{spec.id}"
         self.state = BlockState()
         self.read_only = spec.read_only
+        self.throttle: DiskThrottle | None = None
         self._discard = spec.discard
         self.size = size
         self._fd = fd
@@ -133,6 +137,11 @@ class RawBlock:
     def submit(self, request: BlockRequest) -> None:
         """Start ``request``; its ``done`` is called in the main loop, or before this returns."""
         request.started_ns = monotonic_ns()
+        if self.throttle is None or not self.throttle.holds(request):
+            self.start(request)
+
+    def start(self, request: BlockRequest) -> None:
+        """Do what :meth:`submit` does, whatever the limits are; the throttle calls it for what it held back."""
         if self.read_only and request.op not in {"read", "flush"}:
             request.done(errno.EROFS)
         elif request.offset + request.length > self.size:
@@ -147,8 +156,16 @@ class RawBlock:
             self._in_flight += 1
             self._workers.run(lambda: self._work(request))
 
+    def forget(self) -> None:
+        """Forget the requests that the throttle holds back; their ``done`` is not called."""
+        if self.throttle is not None:
+            self.throttle.forget()
+
     def drain(self) -> None:
-        """Return when nothing is in flight; the completions are delivered from here."""
+        """Return when nothing is in flight; the completions are delivered from here.
+
+        What the throttle holds back has not begun and stays where it is.
+        """
         while self._in_flight:
             self._deliver()
             if self._in_flight:

@@ -1,8 +1,8 @@
-"""What a disk counted; it belongs to the host's side and goes with the descriptors through an update."""
+"""What disks counted and how they are throttled: the host's side, which goes with the descriptors through an update."""
 
 from __future__ import annotations
 
-from instar.cpr.state import State, save, state, u
+from instar.cpr.state import State, flag, save, state, subs, text, u, us
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,3 +68,39 @@ class BlockState(State):
 
     def _add(self, name: str, amount: int) -> None:
         setattr(self, name, getattr(self, name) + amount)
+
+
+@state("throttle-group", version=1)
+class ThrottleGroupState(State):
+    """Limits that some disks share, and how full their buckets are.
+
+    Source: own; see instar.block.limits for the order of the six limits.
+    """
+
+    name: str = text("Name of the group.", max=127)
+    chosen: bool = flag("A monitor gave it these limits: a command line does not change them.")
+    limits: list[int] = us(
+        64, "Six rates, six peaks, and how many seconds each peak may last.", length=18
+    )
+    iops_size: int = u(64, "A larger request counts as several, 0: never.", unit="bytes")
+    empty_ns: list[int] = us(
+        64,
+        "Virtual time at which each bucket is empty: six of the rates, six of the peaks.",
+        length=12,
+    )
+
+
+@state("throttled-disk", version=1)
+class ThrottledDiskState(State):
+    """A disk whose limits a monitor chose."""
+
+    disk: str = text("Name of the disk.", max=127)
+    group: str = text("Whose limits it keeps to; empty: it has none.", max=127)
+
+
+@state("throttle", version=1)
+class ThrottleState(State):
+    """Throttling of all disks; it belongs to the host's side."""
+
+    groups: list[ThrottleGroupState] = subs(ThrottleGroupState, "Groups with disks.", max=4096)
+    disks: list[ThrottledDiskState] = subs(ThrottledDiskState, "Disks of monitors.", max=4096)

@@ -9,6 +9,7 @@ import time
 from instar import log
 from instar.block import BlockSpec, open_block
 from instar.block.policy import ErrorPolicy
+from instar.block.throttle import Throttles
 from instar.boards import virt
 from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
 from instar.boards.firmware import Firmware
@@ -41,6 +42,7 @@ from instar.machine.balloon import RamPages
 from instar.machine.bus import Bus
 from instar.machine.clock import MachineClock
 from instar.machine.cpus import CoreBox, HartBox, ModelBox, ModelState
+from instar.machine.limiter import DiskLimiter
 from instar.machine.machine import Machine
 from instar.machine.parts import MemoryBackend, Parts
 from instar.machine.serial import ConsoleLine, MachineTimers, SerialLine
@@ -154,6 +156,10 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         on_bug=machine.on_bug,
     )
     clock = _make_clock(config, core)
+    vm.throttles = Throttles(
+        clock, MachineTimers(machine) if config.icount is None else virtual_timers
+    )
+    vm.disk_limiter = DiskLimiter(machine, vm.throttles)
     disks = _make_disks(vm)
     plan_netdevs(vm)
     ports = virt.BoardPorts(
@@ -220,13 +226,15 @@ def _make_disks(vm: Vm) -> dict[str, RawBlock]:
     disks = vm.disks
     for b in vm.config.blocks:
         spec = BlockSpec(b.id, b.filename, read_only=b.read_only, discard=b.discard)
-        disks[b.id] = open_block(
+        disk = disks[b.id] = open_block(
             spec,
             vm.fds,
             vm.machine.post,
             inline=vm.config.icount is not None,
             active=not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0,
         )
+        disk.throttle = vm.throttles.add(b.id, disk.start)
+        vm.throttles.limit(b.id, b.limits, b.throttle_group)
     return disks
 
 

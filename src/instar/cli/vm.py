@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from instar.block import RawBlock
+    from instar.block.throttle import Throttles
     from instar.chardev import Chardev
     from instar.cli.options import ChardevConfig, Config, MonitorConfig
     from instar.cpr.carriers import Adopted
     from instar.cpr.fds import Fds
     from instar.cpr.state import State
     from instar.loop import Loop
+    from instar.machine.limiter import DiskLimiter
     from instar.machine.machine import Machine
     from instar.machine.serial import ConsoleLine
     from instar.migration.migration import Migration
@@ -96,6 +98,8 @@ class Vm:
         self.frontends: list[Frontend] = []  # of vhost-user, host parts too
         self.netdevs = Netdevs(loop, fds, self._emit)
         self.network = Network(self.netdevs)
+        self.throttles: Throttles
+        self.disk_limiter: DiskLimiter
         self.machine: Machine
         self.migration: Migration
 
@@ -153,6 +157,7 @@ class Vm:
             *self._parts_of_chardevs(),
             *self.host_parts,
             *self.disks.values(),
+            self.throttles,
             self.netdevs,
             *self.monitor_slots,
         ]

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from instar.block import RawBlock
+    from instar.block.throttle import Group
     from instar.cpu.rv64 import Core
     from instar.machine.vcpus import VcpuThread
     from instar.memory import AddressSpace, RamBlock
@@ -134,6 +135,11 @@ class Disk:
     def counters(self) -> Mapping[str, int]:
         """What was counted, by the names of QEMU's BlockDeviceStats."""
         return self._block.state.counters()
+
+    @property
+    def throttle(self) -> Group | None:
+        """Whose limits it keeps to; None: it has none."""
+        return self._block.throttle.group if self._block.throttle else None
 
 
 class Cpu:

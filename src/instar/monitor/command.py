@@ -45,6 +45,7 @@ class Arg:
         form: HMP: how it is read: one word, the rest of the line, a format (``/4xw``), an expression (``$pc+8``).
         complete: HMP: what its word is completed from.
         values: The texts it may be; empty: any.
+        name: On the wire, if not the Python name with ``-`` for ``_``.
     """
 
     doc: str
@@ -55,6 +56,7 @@ class Arg:
     form: Literal["word", "rest", "format", "expression"] = "word"
     complete: Literal["", "command", "parameter", "capability", "switch"] = ""
     values: tuple[str, ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +243,7 @@ def _member(attribute: str, hint: object, default: object) -> Member:
     if typing.get_origin(hint) is not Annotated:
         raise TypeError(f"{attribute}: no Arg() says what it means")
     kind, arg = typing.get_args(hint)[:2]
-    name = attribute.rstrip("_").replace("_", "-")
+    name = arg.name or attribute.rstrip("_").replace("_", "-")
     return Member(name, attribute, without_none(kind), arg, default)
 
 

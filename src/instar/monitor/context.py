@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from instar.block.throttle import Group
     from instar.chardev.base import Chardev
     from instar.events import EventBus
     from instar.loop import Loop
+    from instar.machine.limiter import DiskLimiter
 
 
 class MemoryBackendInfo(Protocol):
@@ -93,6 +95,11 @@ class BlockInfo(Protocol):
     @property
     def counters(self) -> Mapping[str, int]:
         """What was counted, by the names of QEMU's BlockDeviceStats."""
+        ...
+
+    @property
+    def throttle(self) -> Group | None:
+        """Whose limits it keeps to; None: it has none."""
         ...
 
 
@@ -452,6 +459,11 @@ class Context(Protocol):
         ...
 
     @property
+    def disk_limiter(self) -> DiskLimiter:
+        """Who changes the limits of disks."""
+        ...
+
+    @property
     def network(self) -> Network:
         """Network cards and back ends."""
         ...
@@ -483,6 +495,7 @@ class ClientContext:
         self.remove_chardev = program.remove_chardev
         self.named_fds = program.named_fds
         self.fd_sets = program.fd_sets
+        self.disk_limiter = program.disk_limiter
         self.network = program.network
         self.loop = program.loop
         self.take_gift = client.take_gift

@@ -191,6 +191,9 @@ class FakeBlock:
         while self.waiting:
             self.finish_one()
 
+    def forget(self) -> None:
+        """Do nothing: every request that waits was begun."""
+
     def _do(self, request: BlockRequest) -> None:
         offset = request.offset
         if request.op in {"discard", "write-zeroes"} and not self.error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from instar.block.limits import Limits
 from instar.chardev.base import Chardev
 from instar.chardev.null import NullChardev
 from instar.chardev.ringbuf import RingChardev
@@ -98,6 +99,7 @@ class FakeMachine:
             SimpleNamespace(
                 id="disk0", device="/machine/virtio-mmio/0", filename="disk.img", size=1 << 20,
                 read_only=False, counters={"rd_bytes": 512, "rd_operations": 1},
+                throttle=SimpleNamespace(name="disk0", limits=Limits((0, 0, 1 << 20, 0, 0, 0))),
             )
         ]  # fmt: skip
 
@@ -224,6 +226,14 @@ class FakeFdSets:
         return bool(gone)
 
 
+class FakeLimiter:
+    def __init__(self):
+        self.done = []
+
+    def limit(self, *, drive, device, limits, group):
+        self.done.append((drive, device, limits, group))
+
+
 class FakeContext:
     def __init__(self):
         self.machine = FakeMachine()
@@ -231,6 +241,7 @@ class FakeContext:
         self.loop = FakeLoop()
         self.named_fds = FakeNamedFds()
         self.fd_sets = FakeFdSets()
+        self.disk_limiter = FakeLimiter()
         self.network = FakeNetwork()
         ring = RingChardev("ring0", 64, self.loop)
         ring.write(b"abc")

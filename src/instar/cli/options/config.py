@@ -6,6 +6,8 @@ plain; ``""`` is "not given" for texts. Sizes are bytes.
 
 from __future__ import annotations
 
+from instar.block.limits import Limits
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Literal
@@ -151,7 +153,9 @@ class TlsCredsConfig(Record):
 class BlockConfig(Record):
     """``-drive`` or ``-blockdev``: one raw image file."""
 
-    __slots__ = ("discard", "filename", "id", "kind", "read_only", "rerror", "werror")
+    __slots__ = (
+        "discard", "filename", "id", "kind", "limits", "read_only", "rerror", "throttle_group", "werror",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - one argument a field
         self,
@@ -163,6 +167,8 @@ class BlockConfig(Record):
         discard: bool = False,
         rerror: ReadRule = "report",
         werror: WriteRule = "enospc",
+        limits: Limits | None = None,
+        throttle_group: str = "",
     ) -> None:
         self.kind = kind
         self.id = ident
@@ -171,6 +177,8 @@ class BlockConfig(Record):
         self.discard = discard  # pass the guest's discards on to the file
         self.rerror: ReadRule = rerror  # for a device that does not say itself
         self.werror: WriteRule = werror
+        self.limits = limits or Limits()
+        self.throttle_group = throttle_group  # "": its own
 
 
 class VirtioBlkConfig(Record):

@@ -7,6 +7,7 @@ from instar.cli.options.config import BOARDS, MAX_CPUS, PANIC_ACTIONS, WATCHDOG_
 from instar.cli.options.daemon_entries import CHILD_OPTION, VHOST_BLK_KEYS, VHOST_FS_KEYS
 from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
+from instar.cli.options.throttle_entries import THROTTLE_KEYS
 from instar.cli.options.tls import TLS_CHARDEV_KEYS, TLS_CREDS, TLS_CREDS_KEYS
 
 _MIN_RAM = 1 << 20
@@ -189,6 +190,7 @@ BACKEND_OPTIONS = (
                 choices=("writeback",), default="writeback"),
             _DISCARD,
             *_ERROR_RULES,
+            *THROTTLE_KEYS,
         ),
     ),
     Option("blockdev", "typed", "a disk image in block graph terms", group="Back ends",

@@ -15,6 +15,7 @@ from instar.cli.options.config import (
 )
 from instar.cli.options.grammar import escape_commas
 from instar.cli.options.resolve import format_date
+from instar.cli.options.throttling import limit_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,7 +153,10 @@ def _block_words(block: BlockConfig) -> list[str]:
     if block.kind == "drive":
         pairs = [("if", "none"), ("id", block.id), ("file", block.filename), ("format", "raw")]
         rules = [("rerror", block.rerror), ("werror", block.werror)]
-        return ["-drive", _join("", [*pairs, ("readonly", read_only), discard, *rules])]
+        return [
+            "-drive",
+            _join("", [*pairs, ("readonly", read_only), discard, *rules, *limit_pairs(block)]),
+        ]
     pairs = [
         ("node-name", block.id),
         ("file.driver", "file"),

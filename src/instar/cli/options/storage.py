@@ -21,6 +21,7 @@ from instar.cli.options.config import (
 from instar.cli.options.consoles import add_port, serial_device
 from instar.cli.options.daemons import vhost_device
 from instar.cli.options.grammar import where
+from instar.cli.options.throttling import read_limits
 from instar.cli.options.tls import TLS_CREDS, tls_creds
 from instar.errors import ConfigError
 from instar.units import exact_size, shorten
@@ -161,7 +162,7 @@ def _drive(values: Values, config: Config, counts: dict[str, int]) -> BlockConfi
     counts[interface] += 1
     if interface == "virtio":
         config.devices.append(VirtioBlkConfig(slot=ANY_SLOT, drive=ident))
-    return BlockConfig(
+    block = BlockConfig(
         kind="drive",
         ident=ident,
         filename=values.text("file"),
@@ -170,6 +171,8 @@ def _drive(values: Values, config: Config, counts: dict[str, int]) -> BlockConfi
         rerror=_rerror(values) or "report",
         werror=_werror(values) or "enospc",
     )
+    read_limits(values, block, config)
+    return block
 
 
 def _node(values: Values, files: dict[str, Values]) -> BlockConfig:

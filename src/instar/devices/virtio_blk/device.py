@@ -47,7 +47,11 @@ if TYPE_CHECKING:
             ...
 
         def drain(self) -> None:
-            """Return when all requests were answered."""
+            """Return when all requests that were begun are answered."""
+            ...
+
+        def forget(self) -> None:
+            """Forget the requests that were not begun."""
             ...
 
 
@@ -114,8 +118,9 @@ class VirtioBlk(VirtioDevice):
     # ------------------------------------------------------------------- life
 
     def stop(self) -> None:
-        """Return when the host has answered every request; those that wait for it to be repaired are forgotten."""
+        """Return when the host has answered what it began; what waits for it, repaired or not so busy, is forgotten."""
         self.block.drain()
+        self.block.forget()
         self._stalled.clear()
 
     def reset(self) -> None:

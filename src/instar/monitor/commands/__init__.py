@@ -16,6 +16,7 @@ from instar.monitor.commands import (
     monitor,
     network,
     replay,
+    throttle,
 )
 
 if TYPE_CHECKING:
@@ -28,5 +29,5 @@ WAITS: Final[dict[str, Callable[[Context], str | None]]] = {"migrate": migration
 
 __all__ = [
     "WAITS", "balloon", "block", "chardev", "cpu", "fdsets", "machine", "memory", "migration", "monitor", "network",
-    "replay",
+    "replay", "throttle",
 ]  # fmt: skip

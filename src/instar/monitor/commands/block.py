@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from instar.errors import CommandError
 from instar.monitor.command import SETTLED, Arg, Hmp, command
+from instar.monitor.commands.throttle import LimitsInfo, limits_line, limits_of
 from instar.units import parse_size
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ class ImageInfo:
 
 
 @dataclass
-class InsertedInfo:
-    """What is in a drive."""
+class Medium:
+    """What is in a drive, its limits apart."""
 
     image: Annotated[ImageInfo, Arg("The image.")]
     ro: Annotated[bool, Arg("Whether the guest may only read.")]
     drv: Annotated[str, Arg("Format.")]
     file: Annotated[str, Arg("The host's file.")]
     node_name: Annotated[str, Arg("Name of the node.")]
+
+
+@dataclass
+class InsertedInfo(LimitsInfo, Medium):
+    """What is in a drive."""
 
 
 @dataclass
@@ -58,6 +64,7 @@ def _block(block: BlockInfo) -> str:
     return (
         f"{block.device}: {medium.file} ({medium.drv}{mode})\n{attached}"
         "    Cache mode:       writeback\n"
+        f"{limits_line(medium)}"
     )
 
 
@@ -68,12 +75,15 @@ def query_block(ctx: Context) -> list[BlockInfo]:
     -> {"execute": "query-block"}
     <- {"return": [{"device": "disk0", "locked": false, "removable": false, "inserted": {"image":
         {"virtual-size": 1048576, "filename": "disk.img", "format": "raw"}, "ro": false, "drv": "raw",
-        "file": "disk.img", "node-name": "disk0"}, "type": "unknown", "qdev": "/machine/virtio-mmio/0"}]}
+        "file": "disk.img", "node-name": "disk0", "bps": 0, "bps_rd": 0, "bps_wr": 1048576, "iops": 0,
+        "iops_rd": 0, "iops_wr": 0, "group": "disk0"}, "type": "unknown", "qdev": "/machine/virtio-mmio/0"}]}
 
     (instar) info block
     disk0: disk.img (raw)
         Attached to:      /machine/virtio-mmio/0
         Cache mode:       writeback
+        I/O throttling:   bps=0 bps_rd=0 bps_wr=1048576 bps_max=0 bps_rd_max=0 bps_wr_max=0 iops=0 iops_rd=0 \
+iops_wr=0 iops_max=0 iops_rd_max=0 iops_wr_max=0 iops_size=0 group=disk0
     """
     return [
         BlockInfo(
@@ -86,6 +96,7 @@ def query_block(ctx: Context) -> list[BlockInfo]:
                 drv="raw",
                 file=disk.filename,
                 node_name=disk.id,
+                **limits_of(disk.throttle),
             ),
             type="unknown",
             qdev=disk.device or None,
