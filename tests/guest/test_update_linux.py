@@ -47,7 +47,8 @@ class Terminal:
         start = len(self.text)
         self.type(line)
         start = self.wait(b"\n", start)
-        return self.text[start : self.wait(prompt, start)]
+        end = self.wait(prompt, start)
+        return self.text[start:end]
 
 
 @pytest.fixture

@@ -100,6 +100,8 @@ def test_disk_of_the_storage_daemon_goes_on_through_20_updates(
                 vm.console.wait(b"DISK OK", len(vm.console.text))
                 assert vm.footprint() == footprint
                 assert sockets(daemon.pid) == connected
+                shown = {"label": "c", "filename": f"unix:{socket}", "frontend-open": True}
+                assert shown in vm.qmp.command("query-chardev")
                 vm.qmp.command("stop")  # rings stop with the machine, and start with it
                 vm.qmp.command("cont")
                 vm.console.wait(b"DISK OK", len(vm.console.text))

@@ -18,6 +18,7 @@ from instar.chardev import front_end
 from instar.cli.daemons import (
     block_what_daemons_keep,
     make_vhost_devices,
+    show_vhost_socket,
     start_children,
     vhost_ids,
 )
@@ -115,7 +116,9 @@ def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     """Make all character devices and places for monitors; returns what the serial port is connected to."""
     back_ends = vhost_ids(vm)
     for c in vm.config.chardevs:
-        if c.id not in back_ends:
+        if c.id in back_ends:
+            show_vhost_socket(vm, c)
+        else:
             vm.make_chardev(c, announce)
     # First, because what is typed on a shared terminal goes to the first until Ctrl-A c.
     name = vm.config.serial

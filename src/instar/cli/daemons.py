@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.chardev import Chardev
 from instar.children import Children, ChildSpec
 from instar.cli.options.config import VhostUserBlkConfig, VhostUserFsConfig
 from instar.devices.vhost_user_blk import VhostUserBlk
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from instar.cli.options import ChardevConfig
     from instar.cli.vm import Vm
     from instar.devices.vhost_user import VhostUserDevice
     from instar.memory import AddressSpace
@@ -57,6 +59,39 @@ def vhost_ids(vm: Vm) -> set[str]:
         for device in vm.config.devices
         if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig)
     }
+
+
+class BackEndSocket(Chardev):
+    """What is shown of a connection to a back end, which is no byte stream: nothing can be read, written or taken away.
+
+    Args:
+        ident: Unique id.
+        vm: Who has the connection of that id, sooner or later.
+        path: Where the back end listens.
+    """
+
+    __slots__ = ("_path", "_vm")
+
+    def __init__(self, ident: str, vm: Vm, path: str) -> None:
+        super().__init__(ident, vm.loop)
+        self._vm = vm
+        self._path = path
+        self.frontend_open = True
+
+    @property
+    def filename(self) -> str:
+        """What ``query-chardev`` shows."""
+        there = any(f.connected for f in self._vm.frontends if f.id == self.id)
+        return f"{'' if there else 'disconnected:'}unix:{self._path}"
+
+    def parts(self) -> tuple[Chardev, ...]:
+        """Return none: the connection's own state crosses updates."""
+        return ()
+
+
+def show_vhost_socket(vm: Vm, config: ChardevConfig) -> None:
+    """List the connection of a device over vhost-user among the character devices."""
+    vm.chardevs[config.id] = BackEndSocket(config.id, vm, config.path)
 
 
 def make_vhost_devices(vm: Vm, space: AddressSpace) -> dict[int, VhostUserDevice]:

@@ -96,3 +96,22 @@ def test_ringbuf_takes_and_gives_base64(context) -> None:
 )
 def test_ringbuf_write_that_cannot_be_is_refused(context, arguments, text) -> None:
     assert text in ask(context, "ringbuf-write", **arguments)["error"]["desc"]
+
+
+def test_size_of_the_terminal_is_told_to_the_front_end(context) -> None:
+    events = []
+    device = context.chardevs["serial0"]
+    device.attach(receive=lambda _data: None, can_receive=lambda: 0, event=events.append)
+    size = {"cols": 132, "rows": 43}
+    for _ in range(2):
+        assert ask(context, "chardev-window-size-changed", id="serial0", **size) == {"return": {}}
+    assert (device.terminal_size(), events) == ((132, 43), ["resized"])
+
+
+@pytest.mark.parametrize(
+    ("ident", "cols", "words"),
+    [("other", 80, "Chardev 'other' not found"), ("serial0", 65536, "cols")],
+)
+def test_size_that_cannot_be_told_is_refused(context, ident, cols, words) -> None:
+    reply = ask(context, "chardev-window-size-changed", id=ident, cols=cols, rows=24)
+    assert words in reply["error"]["desc"]

@@ -100,6 +100,27 @@ def chardev_remove(
     ctx.remove_chardev(id)
 
 
+@command()
+def chardev_window_size_changed(
+    ctx: Context,
+    *,
+    id: Annotated[str, Arg("Its name.")],  # noqa: A002 - the word on the wire
+    cols: Annotated[int, Arg("Columns.", ge=0, le=0xFFFF)],
+    rows: Annotated[int, Arg("Rows.", ge=0, le=0xFFFF)],
+) -> None:
+    """Tell the size of the terminal at the other end; a virtconsole passes it on to the guest. Updates keep it.
+
+    For sockets, where nobody else can tell. Of stdio and pty the host's own terminal counts as soon as it changes.
+
+    -> {"execute": "chardev-window-size-changed", "arguments": {"id": "serial0", "cols": 80, "rows": 24}}
+    <- {"return": {}}
+    """
+    device = ctx.chardevs.get(id)
+    if device is None:
+        raise CommandError(f"Chardev '{id[:64]}' not found")
+    device.resize(cols, rows)
+
+
 @command(hmp=Hmp("ringbuf_write"))
 def ringbuf_write(
     ctx: Context,
