@@ -6,7 +6,7 @@ export PYTHON
 export PATH := $(PATH):$(CURDIR)/.cache/peers
 VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
-CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 -name '*.p*' -not -name '*.pyc')
+CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/virtio/compiled -name '*.p*' -not -name '*.pyc')
 PYTEST := $(VENV)/python -m pytest -q
 TESTS := unit guest peers faults golden
 

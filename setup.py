@@ -1,4 +1,4 @@
-"""Build the software CPU: generate its source from the tables, translate it with Cython, compile it."""
+"""Build what is compiled: the software CPU, whose source is generated from the tables, and the virtqueues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 RV64 = ROOT / "src/instar/cpu/rv64"
 MADE = ROOT / "build/rv64"
+RINGS = ROOT / "src/instar/virtio/compiled"
 FLAGS = ["-O2", "-g0", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
+# As in the header of the generated core.
+DIRECTIVES = {
+    "language_level": "3",
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "infer_types": False,
+}
 
 
 def import_packages_without_running_them() -> None:
@@ -33,17 +43,23 @@ class BuildCore(build_ext):
         from instar.cpu.rv64.gen import generate  # noqa: PLC0415 - the packages are importable from here on
 
         source = generate(RV64 / "core", MADE)
-        self.distribution.ext_modules = cythonize(
-            [
-                Extension(
-                    "instar.cpu.rv64._core",
-                    [str(source.relative_to(ROOT))],
-                    extra_compile_args=FLAGS,
-                )
-            ],
-            include_path=[str(MADE)],
-            build_dir=None,
+        core = Extension(
+            "instar.cpu.rv64._core", [str(source.relative_to(ROOT))], extra_compile_args=FLAGS
         )
+        rings = Extension(
+            "instar.virtio.queue",
+            [str((RINGS / "queue.py").relative_to(ROOT))],
+            extra_compile_args=FLAGS,
+        )
+        self.distribution.ext_modules = [
+            *cythonize([core], include_path=[str(MADE)], build_dir=None),
+            *cythonize(
+                [rings],
+                include_path=[str(RINGS)],
+                build_dir="build",
+                compiler_directives=DIRECTIVES,
+            ),
+        ]
         super().finalize_options()
 
 
@@ -51,5 +67,5 @@ setup(
     cmdclass={"build_ext": BuildCore},
     # Named here so that the wheel is one for this platform; BuildCore replaces it by the real one.
     ext_modules=[Extension("instar.cpu.rv64._core", [])],
-    package_data={"instar.cpu.rv64": ["_core.pyi"]},
+    package_data={"instar.cpu.rv64": ["_core.pyi"], "instar.virtio": ["queue.pyi"]},
 )

@@ -66,19 +66,23 @@ class GuestMemory:
     address is not aligned to the access); nothing was read or written then.
     """
 
-    __slots__ = ("_on_write", "_regions")
+    __slots__ = ("_regions", "listener")
 
     def __init__(self) -> None:
         self._regions: list[RamRegion] = []
-        self._on_write: Callable[[int, int], object] | None = None
+        self.listener: Callable[[int, int], object] | None = None  # set by on_write()
 
     def on_write(self, callback: Callable[[int, int], object]) -> None:
         """Call ``callback(gpa, length)`` after each device write: the CPU drops decoded code there."""
-        self._on_write = callback
+        self.listener = callback
 
     def add(self, base: int, block: RamBlock) -> None:
         """Show ``block`` at guest physical address ``base``."""
         self._regions.append(RamRegion(base, block))
+
+    def regions(self) -> list[tuple[int, memoryview]]:
+        """Return where RAM begins for the guest, and the memory there, for code that checks by itself."""
+        return [(region.base, region.view) for region in self._regions]
 
     def _region(self, gpa: int, length: int) -> RamRegion:
         for region in self._regions:
@@ -105,8 +109,8 @@ class GuestMemory:
 
     def written(self, gpa: int, length: int) -> None:
         """Tell the CPU that a device changed these bytes."""
-        if self._on_write is not None and length:
-            self._on_write(gpa, length)
+        if self.listener is not None and length:
+            self.listener(gpa, length)
 
     def _index(self, gpa: int, width: int) -> tuple[RamRegion, int]:
         region = self._region(gpa, width)

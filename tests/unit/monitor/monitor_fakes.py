@@ -185,7 +185,6 @@ class FakeNetCard:
     id = "net0"
     model = "virtio-net-device"
     netdev = "n0"
-    filters_vlans = False
     mac = "52:54:00:12:34:56"
     link = True
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.vhostuser import Frontend
-    from instar.virtio.chain import Chain
-    from instar.virtio.queue import Queue
+    from instar.virtio.queue import Chain, Queue
 
 _TYPE_BITS: Final = (
     1 << 24

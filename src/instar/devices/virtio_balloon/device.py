@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Final, Protocol
 
     from instar.cpr.state import State
-    from instar.virtio.chain import Chain
-    from instar.virtio.queue import Queue
+    from instar.virtio.queue import Chain, Queue
 
     class Pages(Protocol):
         """The host's side: guest RAM as pages of the host."""

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from instar.block.policy import Action
     from instar.block.request import Op
     from instar.cpr.state import State
-    from instar.virtio.chain import Chain
-    from instar.virtio.queue import Queue
+    from instar.virtio.queue import Chain, Queue
 
     Done = Callable[[int], None]
     Begin = Callable[["VirtioBlk", Chain, int, Done], BlockRequest | int]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Final, Protocol
 
     from instar.devices.virtio_vsock.state import VsockConnectionState
-    from instar.virtio.chain import Chain
+    from instar.virtio.queue import Chain
     from instar.vsock.host import Front
 
     class VsockHost(Protocol):

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 
     from instar.cpr.state import State
     from instar.devices.virtio_vsock.connection import VsockHost
-    from instar.virtio.chain import Chain
-    from instar.virtio.queue import Queue
+    from instar.virtio.queue import Chain, Queue
 
     Key = tuple[int, int]  # the host's port, the guest's port
 
