@@ -33,6 +33,18 @@ def booted(vm: Vm, setup: str) -> Vm:
     return vm
 
 
+def echoes(console: Console) -> tuple[int, int]:
+    """Echo requests that the guest's kernel has sent, and replies it has received.
+
+    Its ``ping`` does not wait for the last ones that were held up by a pause, so its own sum says little.
+    """
+    names, values = (
+        line.split() for line in shell(console, "grep Icmp: /proc/net/snmp").splitlines()[1:3]
+    )
+    found = dict(zip(names, values, strict=True))
+    return int(found["OutEchos"]), int(found["InEchoReps"])
+
+
 class EchoServer:
     """Accepts one connection, sends back what comes, and remembers what it was.
 
@@ -47,6 +59,7 @@ class EchoServer:
         self.received = 0
         self.exact = True
         self.digest = hashlib.sha256()
+        self.pause_ms = 0  # of all updates
         self._back: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -109,7 +122,9 @@ def stream_through_updates(vm: Vm, host: str, address: str) -> tuple[EchoServer,
     seen = [0]
     for _ in range(UPDATES):
         seen.append(server.more_than(seen[-1]))
-        assert vm.update()["status"] == "completed"
+        updated = vm.update()
+        assert updated["status"] == "completed"
+        server.pause_ms += updated["downtime"]
     server.more_than(seen[-1])
     shell(vm.console, "touch /tmp/stop")
     vm.console.wait(b"closed", start)

@@ -6,22 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import Console, QmpError, Vm
-from net_guest import UPDATES, booted, shell
+from harness import QmpError, Vm
+from net_guest import UPDATES, booted, echoes, shell
 
 PINGS = 400
-
-
-def echoes(console: Console) -> tuple[int, int]:
-    """Echo requests that the guest's kernel has sent, and replies it has received.
-
-    Its ``ping`` does not wait for the last ones that were held up by a pause, so its own sum says little.
-    """
-    names, values = (
-        line.split() for line in shell(console, "grep Icmp: /proc/net/snmp").splitlines()[1:3]
-    )
-    found = dict(zip(names, values, strict=True))
-    return int(found["OutEchos"]), int(found["InEchoReps"])
 
 
 @pytest.fixture

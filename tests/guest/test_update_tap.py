@@ -16,9 +16,12 @@ PATIENCE = 240  # seconds
 
 
 @pytest.mark.parametrize(
-    ("form", "checksum_offload"), [("ifname", "1"), ("fd", "1"), ("plain", "0")]
+    ("form", "checksum_offload", "pairs"),
+    [("ifname", "1", 1), ("fd", "1", 1), ("plain", "0", 1), ("fds", "1", 2)],
 )
-def test_tcp_over_a_tap_is_byte_exact_across_20_updates(form: str, checksum_offload: str) -> None:
+def test_tcp_over_a_tap_is_byte_exact_across_20_updates(
+    form: str, checksum_offload: str, pairs: int
+) -> None:
     done = subprocess.run(
         [*NAMESPACE, sys.executable, WORLD, form],
         capture_output=True, text=True, timeout=PATIENCE, check=False,
@@ -29,4 +32,9 @@ def test_tcp_over_a_tap_is_byte_exact_across_20_updates(form: str, checksum_offl
     assert found["back"]
     assert found["received"] > found["seen"][-1] > found["seen"][0]
     assert found["features"][0] == checksum_offload
+    assert found["lost_ms"] <= found["pause_ms"]
+    assert sorted(found["queues"]) == sorted(
+        f"{way}-{n}" for way in ("rx", "tx") for n in range(pairs)
+    )
+    assert ("ifname=it1,queues=3" in found["added"]) == (form == "fds")
     assert found["said"] == ""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from instar.cli.options.network import parse_netdev
-from instar.devices.virtio_net import VirtioNet
-from instar.machine.network import NetCard, NetLine
+from instar.devices import virtio_net
+from instar.machine.network import NetCard, NetLines
 from instar.netdev import NetSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from instar.cli.options.config import NetdevConfig, VirtioNetConfig
     from instar.cli.vm import Vm
+    from instar.devices.virtio_net import VirtioNet
     from instar.netdev import NetBackend, Netdevs
 
 
@@ -59,11 +60,12 @@ def spec_of(netdev: NetdevConfig) -> NetSpec:
 
 def make_card(vm: Vm, config: VirtioNetConfig) -> VirtioNet:
     """Return the card, with its line to the back end that it names."""
-    line = NetLine(vm.machine, vnet_hdr=vm.netdevs.has_header(config.netdev))
+    count = vm.netdevs.queues(config.netdev) if config.mq else 1
+    lines = NetLines(vm.machine, count=count, vnet_hdr=vm.netdevs.has_header(config.netdev))
     name = config.id or str(config.slot)
     mac = bytes.fromhex(config.mac.replace(":", ""))
-    device = VirtioNet(line, mac=mac, state_id=f"virtio-net/{name}")
-    vm.netdevs.use(config.netdev, line)
+    device = virtio_net.make_card(lines.lines, mac=mac, state_id=f"virtio-net/{name}")
+    vm.netdevs.use(config.netdev, lines)
     ident = config.id or f"{config.driver}.{config.slot}"
     vm.network.cards.append(NetCard(vm.machine, device, ident, config.driver, config.netdev))
     return device

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from instar.machine.machine import Machine
 
     class Card(Protocol):
-        """A network card; called with the lock held."""
+        """A pair of queues of a network card; called with the lock held."""
 
         def room(self) -> int:
             """Return how many frames it has room for."""
@@ -46,25 +46,64 @@ if TYPE_CHECKING:
             """Say what the guest takes unfinished."""
             ...
 
-        def send(self, header: bytes, frame: bytes, /) -> bool:
-            """Send a frame; False: later, told by ``drained``."""
+        def use(self, *, active: bool) -> None:
+            """Say whether the guest uses this queue."""
+            ...
+
+        def send_parts(self, parts: Sequence[memoryview], /) -> bool:
+            """Send a frame behind its header; False: later, told by ``drained``."""
+            ...
+
+    class Queued(Protocol):
+        """A back end with its queues."""
+
+        def queue(self, index: int, /) -> Backend | None:
+            """Return one of its queues; None if it has fewer."""
             ...
 
 
-class NetLine:
-    """Connects one card to whatever back end it has.
+class NetLines:
+    """All lines of a card.
 
     Args:
         machine: Whose lock and loop are used.
-        netdev: Name of the back end.
+        count: Pairs of queues of the card.
         vnet_hdr: Frames have offload headers.
     """
 
-    __slots__ = ("_backend", "_card", "_machine", "_offload", "_receiving", "_sending", "vnet_hdr")
+    __slots__ = ("lines", "vnet_hdr")
+
+    def __init__(self, machine: Machine, *, count: int, vnet_hdr: bool) -> None:
+        self.vnet_hdr = vnet_hdr
+        self.lines = [NetLine(machine, vnet_hdr=vnet_hdr) for _ in range(count)]
+
+    @property
+    def queues(self) -> int:
+        """How many queues a back end has to have."""
+        return len(self.lines)
+
+    def connect(self, backend: Queued | None) -> None:
+        """Take a back end, or lose it."""
+        for index, line in enumerate(self.lines):
+            line.connect(None if backend is None else backend.queue(index))
+
+
+class NetLine:
+    """Connects one pair of queues of a card to its queue of whatever back end the card has.
+
+    Args:
+        machine: Whose lock and loop are used.
+        vnet_hdr: Frames have offload headers.
+    """
+
+    __slots__ = (
+        "_active", "_backend", "_card", "_machine", "_offload", "_receiving", "_sending", "vnet_hdr",
+    )  # fmt: skip
 
     def __init__(self, machine: Machine, *, vnet_hdr: bool) -> None:
         self.vnet_hdr = vnet_hdr
         self._machine = machine
+        self._active = False  # until the card says so
         self._card: Card | None = None
         self._backend: Backend | None = None
         self._offload = -1  # what the guest takes, -1: not known yet
@@ -93,9 +132,13 @@ class NetLine:
         """Remember what the guest takes; the back end is told before it is asked for frames."""
         self._offload = flags
 
-    def send(self, header: bytes, frame: bytes) -> bool:
+    def use(self, *, active: bool) -> None:
+        """Remember whether the guest uses the pair; the back end is told before it is asked for frames."""
+        self._active = active
+
+    def send(self, parts: Sequence[memoryview]) -> bool:
         """Send in the main loop; without a back end frames vanish, as without a cable."""
-        return self._backend is None or self._backend.send(header, frame)
+        return self._backend is None or self._backend.send_parts(parts)
 
     # The back end's side: main thread
 
@@ -152,6 +195,7 @@ class NetLine:
         backend = self._backend
         if backend is None:
             return
+        backend.use(active=self._active)
         if self._offload >= 0:
             backend.set_offload(self._offload)
         backend.accept_input()
@@ -190,6 +234,11 @@ class NetCard:
     def set_link(self, *, up: bool) -> None:
         """Plug or pull the cable; the guest is told."""
         self._machine.locked(lambda: self._device.set_link(up=up))
+
+    @property
+    def filters_vlans(self) -> bool:
+        """Whether the guest says which VLANs it listens to."""
+        return self._device.filters_vlans
 
     def filter(self) -> NetState:
         """Return what the guest wants to receive."""

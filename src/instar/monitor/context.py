@@ -339,6 +339,7 @@ class NetFilter(Protocol):
     multicast: bytes
     unicast_overflow: bool
     multicast_overflow: bool
+    vlans: bytes
 
 
 class NetCardInfo(Protocol):
@@ -371,6 +372,11 @@ class NetCardInfo(Protocol):
 
     def set_link(self, *, up: bool) -> None:
         """Plug or pull the cable."""
+        ...
+
+    @property
+    def filters_vlans(self) -> bool:
+        """Whether the guest says which VLANs it listens to."""
         ...
 
     def filter(self) -> NetFilter:

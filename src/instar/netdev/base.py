@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 64  # frames moved under one lock, so that the guest is not kept waiting for long
 MAX_FRAME: Final = 4096 + 65536  # bytes; QEMU's limit, above what segmentation offload makes
+HEADER: Final = 12  # bytes of struct virtio_net_hdr_v1 before each frame of a card
 LENGTH: Final = Struct("!I")
 FD_OWNER: Final = "netdev"
 
@@ -119,8 +120,20 @@ class NetBackend:
         self._deliver()
         self._rewatch()
 
+    def queue(self, index: int) -> NetBackend | None:
+        """Return one of its queues; None if it has fewer."""
+        return self if index == 0 else None
+
+    def use(self, *, active: bool) -> None:
+        """Say whether the guest uses this queue; only a back end with several has something to do."""
+
     def set_offload(self, flags: int) -> None:
         """Say what the guest takes unfinished (``TUN_F_*``); only a back end with ``vnet_hdr`` is asked."""
+
+    def send_parts(self, parts: Sequence[memoryview]) -> bool:
+        """Do as :meth:`send` with header and frame as they are in guest memory."""
+        data = b"".join(parts)
+        return self.send(data[:HEADER], data[HEADER:])
 
     def send(self, header: bytes, frame: bytes) -> bool:
         """Send a frame.

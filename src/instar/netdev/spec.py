@@ -32,6 +32,12 @@ class NetSpec:
         return self.options.get(key, "on" if default else "off") == "on"
 
     @property
+    def queues(self) -> int:
+        """Queues that frames can come and go by at the same time."""
+        given = self.text("fds")
+        return given.count(":") + 1 if given else int(self.text("queues") or 1)
+
+    @property
     def vnet_hdr(self) -> bool:
         """Whether frames carry an offload header: checksums and segmentation may be left to the other side."""
         return self.kind == "tap" and self.on("vnet_hdr", default=True)

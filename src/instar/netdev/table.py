@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
     from instar.cpr.state import State
     from instar.loop import Loop
-    from instar.netdev.base import Emit, FdTable, FrontEnd, NetBackend
+    from instar.netdev.base import Emit, FdTable, NetBackend
     from instar.netdev.state import NetdevState
 
-    class Card(FrontEnd, Protocol):
-        """The line to a card."""
+    class Card(Protocol):
+        """The lines to a card."""
 
         vnet_hdr: bool
+
+        @property
+        def queues(self) -> int:
+            """How many queues it needs."""
+            ...
 
         def connect(self, backend: NetBackend | None, /) -> None:
             """Take a back end, or lose it."""
@@ -69,6 +74,10 @@ class Netdevs:
         """Return whether the planned back end has offload headers."""
         return ident in self._planned and self._planned[ident].vnet_hdr
 
+    def queues(self, ident: str) -> int:
+        """Return how many queues the planned back end has."""
+        return self._planned[ident].queues if ident in self._planned else 1
+
     def use(self, ident: str, card: Card) -> None:
         """Give ``card`` the back end of that name whenever there is one."""
         self._cards[ident] = card
@@ -100,6 +109,10 @@ class Netdevs:
             has = "with" if card.vnet_hdr else "without"
             raise CommandError(
                 f"netdev {spec.id}: its card was made for a back end {has} vnet_hdr; nothing was added"
+            )
+        if card is not None and spec.queues < card.queues:
+            raise CommandError(
+                f"netdev {spec.id}: its card has {card.queues} pairs of queues, not {spec.queues}; nothing was added"
             )
         self._open(spec)
         self._added.add(spec.id)

@@ -23,6 +23,8 @@ STREAM = "-netdev stream,id=n0,addr.type=unix,addr.path=/s"
     [
         f"{STREAM},server=on -device virtio-net-device,netdev=n0,mac=02:00:00:00:00:AA",
         "-netdev tap,id=n0,ifname=t0,vnet_hdr=off,script=no -device virtio-net-device,netdev=n0,id=nic",
+        "-netdev tap,id=n0,queues=4 -device virtio-net-device,netdev=n0,mq=on",
+        "-netdev tap,id=n0,fds=7:8:getfd-name -device virtio-net-device,netdev=n0,mq=on",
         "-netdev dgram,id=n0,local.type=inet,local.host=::1,local.port=1,remote.type=inet,remote.host=h,remote.port=2",
         "-netdev dgram,id=n0,local.type=fd,local.str=7",
     ],
@@ -60,6 +62,11 @@ def test_cards_without_an_address_get_the_next_free_one_each() -> None:
         ("-netdev dgram,id=n0,local.type=unix,local.path=/a,remote.type=inet,remote.host=h,remote.port=1",
             "local.type and remote.type differ"),
         ("-netdev tap,id=n0,fd=7,ifname=t0", "fd= is a tap that exists: no ifname="),
+        ("-netdev tap,id=n0,fds=7:8,queues=2", "fds= is a tap that exists: no queues="),
+        ("-netdev tap,id=n0,fd=7,fds=7:8", "fd= and fds= do not go together"),
+        ("-netdev tap,id=n0,fds=7:8:9:10:11", "fds= has 5 descriptors, limit 4"),
+        ("-netdev tap,id=n0,fds=7::8", "fds=7::8 has an empty or doubled part"),
+        ("-netdev tap,id=n0,queues=5", "queues='5': allowed is a whole number from 1 to 4"),
         ("-netdev user,id=n0", "type='user' is not known; allowed are tap, stream, dgram"),
     ],
 )  # fmt: skip

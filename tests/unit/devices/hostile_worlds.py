@@ -77,15 +77,16 @@ def make_blk() -> World:
 
 def make_net() -> World:
     net = import_module("test_virtio_net")
-    machine = net.Machine()
+    machine = net.Machine(pairs=2)
 
     def act(n: int) -> None:
         if n & 1:
             machine.card.set_link(up=bool(n & 2))
-        machine.line.room = len(machine.line.sent) + (n >> 4)
-        machine.card.transmit()
+        line, pair = machine.lines[n >> 5 & 1], machine.card.pairs[n >> 5 & 1]
+        line.room = len(line.sent) + (n >> 4)
+        pair.transmit()
         to = (net.MAC, net.OTHER, net.GROUP, net.BROADCAST)[n >> 2 & 3]
-        machine.card.receive([to + bytes(n * 6)] * (n & 7))
+        pair.receive([to + bytes(n * 6)] * (n & 7))
 
     return World(machine, act)
 

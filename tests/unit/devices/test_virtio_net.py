@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from instar.cpr import state as cpr_state
 from instar.cpr.errors import StateInvalidError
 from instar.devices.virtio_mmio import VirtioMmio
-from instar.devices.virtio_net import NetState, VirtioNet
+from instar.devices.virtio_net import NetState, make_card, pair
 from instar.devices.virtio_net import device as net
 from instar.testing.fakes import RAM_BASE, FakeIrq, make_space
 from instar.testing.virtio_driver import VirtioDriver
@@ -20,7 +20,7 @@ OTHER = bytes.fromhex("525400999999")
 GROUP = bytes.fromhex("01005e000001")
 BROADCAST = b"\xff" * 6
 RX, TX, CONTROL = 0, 1, 2
-HEADER = bytes(net.HEADER)
+HEADER = bytes(pair.HEADER)
 
 
 class Line:
@@ -32,6 +32,7 @@ class Line:
         self.room = 1 << 30
         self.wakes = {"receive": 0, "transmit": 0}
         self.offload = -1
+        self.active = None
 
     def attach(self, card) -> None:
         self.card = card
@@ -42,10 +43,14 @@ class Line:
     def wake_receive(self) -> None:
         self.wakes["receive"] += 1
 
-    def send(self, header, frame) -> bool:
+    def send(self, parts) -> bool:
         taken = len(self.sent) < self.room
-        self.sent += [(header, frame)] * taken
+        data = b"".join(parts)
+        self.sent += [(data[:12], data[12:])] * taken
         return taken
+
+    def use(self, *, active) -> None:
+        self.active = active
 
     def set_offload(self, flags) -> None:
         self.offload = flags
@@ -55,16 +60,24 @@ class Machine:
     """A card and its guest."""
 
     def __init__(
-        self, *, wanted: int = (1 << 64) - 1, vnet_hdr: bool = False, size: int = 8
+        self,
+        *,
+        wanted: int = (1 << 64) - 1,
+        vnet_hdr: bool = False,
+        size: int = 8,
+        pairs: int = 1,
     ) -> None:
         self.space = make_space()
-        self.line = Line(vnet_hdr=vnet_hdr)
-        self.card = VirtioNet(self.line, mac=MAC, state_id="virtio-net/0")
+        self.lines = [Line(vnet_hdr=vnet_hdr) for _ in range(pairs)]
+        self.line = self.lines[0]
+        self.card = make_card(self.lines, mac=MAC, state_id="virtio-net/0")
+        self.pair = self.card.pairs[0]
+        self.control = 2 * pairs
         self.irq = FakeIrq()
         self.mmio = VirtioMmio(self.card, self.space.memory, self.irq, "virtio-mmio/0")
         self.space.add_mmio(BASE, 0x1000, self.mmio, "virtio-mmio")
         self.driver = VirtioDriver(self.space, BASE, RAM_BASE + 0x1000)
-        self.driver.start(wanted, queues=3, size=size)
+        self.driver.start(wanted, queues=2 * pairs + 1, size=size)
 
     def offer(self, *rooms: int) -> None:
         for room in rooms:
@@ -72,7 +85,7 @@ class Machine:
         self.driver.kick(RX)
 
     def command(self, kind: int, number: int, data: bytes) -> int:
-        return self.driver.request(bytes((kind, number)) + data, 1, queue=CONTROL).data[0]
+        return self.driver.request(bytes((kind, number)) + data, 1, queue=self.control).data[0]
 
     def transmit(self, *frames: bytes) -> None:
         for frame in frames:
@@ -101,31 +114,31 @@ def test_frames_go_out_in_order_and_stay_in_the_ring_until_taken():
     machine = Machine()
     machine.line.room = 2
     machine.transmit(b"a" * 60, b"b" * 60, b"c" * 60)
-    assert not machine.card.transmit()
+    assert not machine.pair.transmit()
     assert [frame[:1] for _, frame in machine.line.sent] == [b"a", b"b"]
     assert len(machine.driver.collect(TX)) == 2
     machine.line.room = 3
-    machine.card.transmit()
+    machine.pair.transmit()
     assert machine.line.sent[-1] == (HEADER, b"c" * 60)
 
 
 def test_batch_ends_after_64_frames_and_says_that_there_is_more():
     machine = Machine(size=128)
     machine.transmit(*[b"x" * 14] * 100)
-    assert machine.card.transmit()
-    assert len(machine.line.sent) == net.BATCH
-    assert not machine.card.transmit()
+    assert machine.pair.transmit()
+    assert len(machine.line.sent) == pair.BATCH
+    assert not machine.pair.transmit()
     assert len(machine.line.sent) == 100
 
 
 def test_frame_without_room_waits_and_the_guests_next_buffer_wakes_the_line():
     machine = Machine()
-    assert machine.card.room() == 0
-    assert machine.card.receive([b"f" * 60]) == 0
+    assert machine.pair.room() == 0
+    assert machine.pair.receive([b"f" * 60]) == 0
     before = machine.line.wakes["receive"]
     machine.offer(1600)
     assert machine.line.wakes["receive"] == before + 1
-    assert machine.card.receive([b"f" * 60, b"g" * 60]) == 1
+    assert machine.pair.receive([b"f" * 60, b"g" * 60]) == 1
     (answer,) = machine.driver.collect(RX)
     assert answer.data[: answer.length] == bytes(10) + b"\1\0" + b"f" * 60
 
@@ -134,10 +147,10 @@ def test_virtio_5_1_6_4_frame_is_spread_over_mergeable_buffers():
     machine = Machine()
     machine.offer(100, 100)
     frame = bytes(range(250))
-    assert machine.card.receive([frame]) == 0  # 262 bytes in 200: nothing is taken
+    assert machine.pair.receive([frame]) == 0  # 262 bytes in 200: nothing is taken
     assert machine.driver.collect(RX) == []
     machine.offer(100)
-    assert machine.card.receive([frame]) == 1
+    assert machine.pair.receive([frame]) == 1
     answers = machine.driver.collect(RX)
     assert [answer.length for answer in answers] == [100, 100, 62]
     data = b"".join(answer.data[: answer.length] for answer in answers)
@@ -147,7 +160,7 @@ def test_virtio_5_1_6_4_frame_is_spread_over_mergeable_buffers():
 def test_frame_longer_than_a_buffer_that_cannot_be_merged_is_dropped_alone():
     machine = Machine(wanted=~net.F_MRG_RXBUF)
     machine.offer(100, 100)
-    assert machine.card.receive([b"l" * 200, b"s" * 50]) == 2
+    assert machine.pair.receive([b"l" * 200, b"s" * 50]) == 2
     (answer,) = machine.driver.collect(RX)
     assert answer.length == 62
     assert machine.card.dropped == 1
@@ -156,7 +169,7 @@ def test_frame_longer_than_a_buffer_that_cannot_be_merged_is_dropped_alone():
 def test_header_of_the_back_end_reaches_the_guest_with_the_count_of_buffers():
     machine = Machine(vnet_hdr=True)
     machine.offer(1600)
-    machine.card.receive([bytes(range(1, 11)) + b"zz" + b"f" * 60])
+    machine.pair.receive([bytes(range(1, 11)) + b"zz" + b"f" * 60])
     (answer,) = machine.driver.collect(RX)
     assert answer.data[:12] == bytes(range(1, 11)) + b"\1\0"
     assert machine.line.offload == 15
@@ -167,8 +180,8 @@ def test_frames_are_dropped_both_ways_without_a_link():
     machine.card.set_link(up=False)
     machine.offer(1600)
     machine.transmit(b"t" * 60)
-    machine.card.transmit()
-    assert machine.card.receive([b"r" * 60]) == 1
+    machine.pair.transmit()
+    assert machine.pair.receive([b"r" * 60]) == 1
     assert (machine.line.sent, machine.driver.collect(RX)) == ([], [])
     assert len(machine.driver.collect(TX)) == 1
 
@@ -198,7 +211,7 @@ def test_virtio_5_1_6_5_filter_lets_in_what_the_driver_asked_for(commands, to, d
     machine = Machine()
     assert [machine.command(*each) for each in commands] == [0] * len(commands)
     machine.offer(1600)
-    assert machine.card.receive([to + bytes(54)]) == 1
+    assert machine.pair.receive([to + bytes(54)]) == 1
     assert len(machine.driver.collect(RX)) == delivered
 
 
@@ -209,7 +222,7 @@ def test_too_many_addresses_are_an_overflow_that_lets_all_in():
     assert machine.command(1, 0, many) == 0
     assert machine.card.state.unicast_overflow
     machine.offer(1600)
-    machine.card.receive([bytes.fromhex("520000000000") + bytes(54)])
+    machine.pair.receive([bytes.fromhex("520000000000") + bytes(54)])
     assert len(machine.driver.collect(RX)) == 1
 
 
@@ -230,10 +243,10 @@ def test_any_chain_is_answered_or_the_device_asks_for_a_reset(queue, parts):
     machine = Machine()
     machine.driver.add(*parts, queue=queue)
     machine.driver.kick(queue)
-    machine.card.transmit()
-    machine.card.receive([MAC + bytes(8)])
+    machine.pair.transmit()
+    machine.pair.receive([MAC + bytes(8)])
     left = (
-        queue == RX and machine.card.room() > 0
+        queue == RX and machine.pair.room() > 0
     )  # too small for the frame: it stays for a smaller one
     assert machine.driver.collect(queue) or machine.driver.needs_reset or left
 
@@ -248,17 +261,119 @@ def test_state_crosses_and_sending_and_receiving_go_on():
     new = Machine()
     new.space.memory.write(RAM_BASE, old.space.memory.read(RAM_BASE, 1 << 20))
     record = cpr_state.save(old.card.save_state())
-    new.card.load_state(cpr_state.load(NetState, 1, record))
+    new.card.load_state(cpr_state.load(NetState, 2, record))
     new.mmio.load_state(cpr_state.load(type(old.mmio.state), 1, cpr_state.save(old.mmio.state)))
     new.mmio.post_load()
     assert new.card.state == old.card.state
     new.card.set_link(up=True)
-    new.card.transmit()
+    new.pair.transmit()
     assert new.line.sent == [(HEADER, b"t" * 60)]
-    assert new.card.receive([GROUP + bytes(54)]) == 1
+    assert new.pair.receive([GROUP + bytes(54)]) == 1
 
 
 @pytest.mark.parametrize("changed", [{"mac": b"12345"}, {"unicast": b"1234567"}])
 def test_state_with_half_an_address_is_refused(changed):
     with pytest.raises(StateInvalidError, match="not 6 bytes"):
         NetState(**({"mac": MAC} | changed)).check()
+
+
+TWO = (2).to_bytes(2, "little")
+MQ, OFFLOADS, VLAN = 4, 5, 2
+
+
+def test_virtio_5_1_6_5_5_second_pair_waits_until_the_driver_uses_it():
+    machine = Machine(pairs=2)
+    assert machine.driver.config(8, 2) == 2
+    second = machine.card.pairs[1]
+    machine.driver.add(HEADER + b"t" * 60, queue=3)
+    machine.driver.kick(3)
+    machine.driver.add(1600, queue=2)
+    machine.driver.kick(2)
+    assert not second.transmit()
+    assert (second.room(), machine.lines[1].sent) == (0, [])
+    assert machine.command(MQ, 0, TWO) == 0
+    assert machine.lines[1].active
+    second.transmit()
+    assert machine.lines[1].sent == [(HEADER, b"t" * 60)]
+    assert second.receive([MAC + bytes(54)]) == 1
+    assert len(machine.driver.collect(2)) == 1
+    machine.driver.write(0x70, 0)
+    assert not machine.lines[1].active
+
+
+@pytest.mark.parametrize(
+    ("pairs", "data"), [(2, b"\0\0"), (2, b"\3\0"), (2, b"\2"), (1, b"\2\0"), (1, b"\1\0")]
+)
+def test_virtio_5_1_6_5_5_count_of_pairs_that_cannot_be_is_an_error(pairs, data):
+    machine = Machine(pairs=pairs)
+    assert machine.command(MQ, 0, data) == 1
+    assert machine.card.state.pairs == 1
+
+
+def test_virtio_5_1_2_control_queue_is_the_third_without_the_feature():
+    machine = Machine(pairs=2, wanted=~net.F_MQ)
+    machine.control = CONTROL
+    assert machine.command(0, 0, b"\0") == 0
+    assert not machine.card.state.promiscuous
+    assert machine.command(MQ, 0, TWO) == 1
+
+
+def test_virtio_5_1_6_5_6_1_offloads_are_turned_off_and_on_again():
+    machine = Machine(vnet_hdr=True)
+    machine.offer(1600)
+    assert machine.line.offload == 15
+    assert machine.command(OFFLOADS, 0, net.F_GUEST_CSUM.to_bytes(8, "little")) == 0
+    assert machine.line.offload == 1
+    everything = net.F_GUEST_CSUM | net.F_GUEST_TSO4 | net.F_GUEST_TSO6 | net.F_GUEST_ECN
+    assert machine.command(OFFLOADS, 0, (everything | 1 << 10).to_bytes(8, "little")) == 1
+    assert machine.command(OFFLOADS, 0, everything.to_bytes(8, "little")) == 0
+    assert machine.line.offload == 15
+
+
+def tagged(vlan: int) -> bytes:
+    return MAC + OTHER + b"\x81\x00" + (0xE000 | vlan).to_bytes(2, "big") + bytes(50)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "frame", "delivered"),
+    [(-1, tagged(7), 1), (-1, tagged(8), 0), (-1, MAC + bytes(54), 1), (~net.F_CTRL_VLAN, tagged(8), 1)],
+)  # fmt: skip
+def test_virtio_5_1_6_5_3_tagged_frames_come_of_the_vlans_that_the_driver_added(
+    wanted, frame, delivered
+):
+    machine = Machine(wanted=wanted & (1 << 64) - 1)
+    seven, eight = ((vlan).to_bytes(2, "little") for vlan in (7, 8))
+    commands = [(0, 0, b"\0"), (VLAN, 0, seven), (VLAN, 0, eight), (VLAN, 1, eight)]
+    assert [machine.command(*each) for each in commands] == [0] * 4
+    assert machine.command(VLAN, 0, (4096).to_bytes(2, "little")) == 1
+    machine.offer(1600)
+    machine.pair.receive([frame])
+    assert len(machine.driver.collect(RX)) == delivered
+
+
+def test_state_of_a_card_before_it_had_pairs_is_one_pair():
+    record = cpr_state.save(NetState(mac=MAC))
+    old = {
+        name: value for name, value in record.items() if name not in {"pairs", "offloads_off", "vlans"}
+    }  # fmt: skip
+    assert cpr_state.load(NetState, 1, old) == NetState(mac=MAC)
+
+
+def test_state_with_more_pairs_than_the_card_has_is_refused():
+    with pytest.raises(StateInvalidError, match="the guest uses 3, the card has 2"):
+        Machine(pairs=2).card.check_against(NetState(mac=MAC, pairs=3))
+
+
+def test_second_pair_goes_on_after_a_load():
+    old = Machine(pairs=2)
+    old.command(MQ, 0, TWO)
+    old.driver.add(HEADER + b"t" * 60, queue=3)
+    old.driver.kick(3)
+    new = Machine(pairs=2)
+    new.space.memory.write(RAM_BASE, old.space.memory.read(RAM_BASE, 1 << 20))
+    new.card.load_state(cpr_state.load(NetState, 2, cpr_state.save(old.card.save_state())))
+    new.mmio.load_state(cpr_state.load(type(old.mmio.state), 1, cpr_state.save(old.mmio.state)))
+    new.mmio.post_load()
+    assert new.lines[1].active
+    new.card.pairs[1].transmit()
+    assert new.lines[1].sent == [(HEADER, b"t" * 60)]

@@ -185,6 +185,7 @@ class FakeNetCard:
     id = "net0"
     model = "virtio-net-device"
     netdev = "n0"
+    filters_vlans = False
     mac = "52:54:00:12:34:56"
     link = True
 

@@ -11,7 +11,8 @@ from instar.cpr.fds import Fds
 from instar.errors import CommandError, ConfigError
 from instar.netdev import Netdevs, NetSpec
 from instar.netdev.base import BATCH, LENGTH, MAX_FRAME, NetBackend
-from instar.netdev.state import NetdevsState, NetdevState
+from instar.netdev.state import NetdevsState, NetdevState, QueueState
+from instar.netdev.tap import TapNet, without_header
 
 
 class Loop:
@@ -19,10 +20,16 @@ class Loop:
         raise AssertionError("nothing is open")
 
 
+class Quiet:
+    def watch(self, fd, *, readable=None, writable=None) -> None:
+        pass
+
+
 class Card:
     """Takes as many frames as the test allows."""
 
     vnet_hdr = False
+    queues = 1
 
     def __init__(self, limit: int = 1 << 30) -> None:
         self.limit = limit
@@ -74,7 +81,7 @@ def test_stream_cut_anywhere_gives_the_same_frames_across_an_update(frames, data
     old.attach(card)
     old.load_state(NetdevState(id="n0", kind="stream", received=whole[:cut]))
     old.accept_input()
-    crossed = states.load(NetdevState, 1, states.save(old.save_state()))
+    crossed = states.load(NetdevState, 2, states.save(old.save_state()))
     new, rest = backend(), Card()
     crossed.received += whole[cut:]
     new.load_state(crossed)
@@ -166,3 +173,43 @@ def test_add_of_what_cannot_be_says_why_and_changes_nothing() -> None:
     with pytest.raises(CommandError, match="Device 'c' not found"):
         one.remove("c")
     assert names(one) == ["a"]
+
+
+@pytest.mark.usefixtures("kinds")
+def test_back_end_with_fewer_queues_than_its_card_is_not_added() -> None:
+    one, card = table(), Card()
+    card.queues = 2
+    one.use("a", card)
+    with pytest.raises(
+        CommandError, match="its card has 2 pairs of queues, not 1; nothing was added"
+    ):
+        one.add(NetSpec("stream", "a", {"addr.type": "unix"}))
+    assert names(one) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "queues"),
+    [({}, 1), ({"fd": "7"}, 1), ({"queues": "3"}, 3), ({"fds": "7:8:9:10"}, 4)],
+)
+def test_queues_of_a_tap_are_what_the_user_said(options, queues) -> None:
+    assert NetSpec("tap", "n0", options).queues == queues
+
+
+def test_frames_of_each_queue_of_a_tap_cross_an_update() -> None:
+    old, new = (TapNet(NetSpec("tap", "n0", {"queues": "2"}), Quiet(), print) for _ in range(2))
+    frames = [[b"a" * 60, b"b" * 70], [b"c" * 80]]
+    first = NetdevState(received=framed(frames[0]), more=[QueueState(received=framed(frames[1]))])
+    old.load_state(first)
+    new.load_state(states.load(NetdevState, 2, states.save(old.save_state())))
+    cards = [Card(), Card()]
+    for index, card in enumerate(cards):
+        new.queue(index).attach(card)
+    assert [card.frames for card in cards] == frames
+    assert new.queue(2) is None
+
+
+@pytest.mark.parametrize("cut", [0, 5, 12, 20])
+def test_frame_without_a_header_is_cut_wherever_the_header_ends(cut) -> None:
+    data = bytes(range(40))
+    parts = [memoryview(data[:cut]), memoryview(data[cut:])]
+    assert b"".join(without_header(parts)) == data[12:]

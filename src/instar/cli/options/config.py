@@ -285,12 +285,15 @@ class VirtioVsockConfig(Record):
 class VirtioNetConfig(Record):
     """``-device virtio-net-device``."""
 
-    __slots__ = ("id", "mac", "netdev", "slot")
+    __slots__ = ("id", "mac", "mq", "netdev", "slot")
     driver: ClassVar[str] = "virtio-net-device"
 
-    def __init__(self, *, slot: int, netdev: str, mac: str = "", ident: str = "") -> None:
+    def __init__(
+        self, *, slot: int, netdev: str, mac: str = "", mq: bool = False, ident: str = ""
+    ) -> None:
         self.slot = slot
         self.netdev = netdev  # id of a NetdevConfig
+        self.mq = mq
         self.mac = mac  # lower case with colons; "" only until all cards are known
         self.id = ident
 

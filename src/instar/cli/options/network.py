@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _FIRST_MAC: Final = 0x5254_0012_3456  # QEMU's
 _NEEDS: Final = {"unix": ("path",), "inet": ("host", "port"), "fd": ("str",)}
+MAX_QUEUES: Final = 4  # of a tap, as many as a card has pairs
 _PARTS: Final = ("path", "host", "port", "str")
 
 
@@ -91,9 +92,26 @@ def _netdev(values: Values) -> NetdevConfig:
                 raise ConfigError(f"{where(values)}: local.type and remote.type differ")
         elif any(key.startswith("remote.") for key in values.given):
             raise ConfigError(f"{where(values)}: remote does not go with local.type=fd")
-    elif "fd" in options and "ifname" in options:
-        raise ConfigError(f"{where(values)}: fd= is a tap that exists: no ifname=")
+    else:
+        _check_tap(values, options)
     return NetdevConfig(kind=values.variant, ident=values.text("id"), options=options)
+
+
+def _check_tap(values: Values, options: dict[str, str]) -> None:
+    given = [key for key in ("fd", "fds") if key in options]
+    if len(given) > 1:
+        raise ConfigError(f"{where(values)}: fd= and fds= do not go together")
+    for key in given:
+        for other in ("ifname", "queues"):
+            if other in options:
+                raise ConfigError(f"{where(values)}: {key}= is a tap that exists: no {other}=")
+    names = options.get("fds", "0").split(":")
+    if len(names) > MAX_QUEUES:
+        raise ConfigError(
+            f"{where(values)}: fds= has {len(names)} descriptors, limit {MAX_QUEUES}"
+        )
+    if "" in names or len(set(names)) != len(names):
+        raise ConfigError(f"{where(values)}: fds={options['fds']} has an empty or doubled part")
 
 
 def _check_address(values: Values, prefix: str) -> None:

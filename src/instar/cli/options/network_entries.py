@@ -31,6 +31,9 @@ NETDEV_OPTION = Option(
                 default="a free name"),
             Key("fd", "text", "an open tap instead: an inherited descriptor's number, or its name given with getfd",
                 low=1, high=255),
+            Key("queues", "int", "queues of the interface, for a card with mq=on", low=1, high=4, default="1"),
+            Key("fds", "text", "up to 4 open queues of one interface instead, each as fd, with colons between them",
+                low=1, high=1023),
             Key("vnet_hdr", "flag", "leave checksums and segmentation to the other side", default="on"),
             Key("script", "choice", "no program is run for the interface", choices=("no",),
                 default="no"),
@@ -50,4 +53,5 @@ NET_DEVICE_KEYS = (
     Key("netdev", "id", "id of a -netdev", required=True),
     Key("mac", "text", "address of the card, as 52:54:00:12:34:56", low=17, high=17,
         default="52:54:00:12:34:56, the next card's one more"),
+    Key("mq", "flag", "as many pairs of queues as the netdev has queues", default="off"),
 )  # fmt: skip

@@ -186,7 +186,7 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
     elif isinstance(device, VirtioVsockConfig):
         pairs += [("guest-cid", str(device.guest_cid)), ("uds-path", device.uds_path)]
     elif isinstance(device, VirtioNetConfig):
-        pairs += [("netdev", device.netdev), ("mac", device.mac)]
+        pairs += [("netdev", device.netdev), ("mac", device.mac), ("mq", _flag(device.mq))]
     elif not isinstance(device, VirtioSerialConfig) and device.rng:
         pairs.append(("rng", device.rng))
     return pairs

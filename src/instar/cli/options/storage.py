@@ -250,7 +250,11 @@ def _device(values: Values) -> DeviceConfig:
         return _balloon_or_vsock(values, slot, ident)
     if values.variant == VirtioNetConfig.driver:
         return VirtioNetConfig(
-            slot=slot, netdev=values.text("netdev"), mac=values.text("mac"), ident=ident
+            slot=slot,
+            netdev=values.text("netdev"),
+            mac=values.text("mac"),
+            mq=values.flag("mq", default=False),
+            ident=ident,
         )
     serial = values.text("serial")
     if not serial.isascii():

@@ -1,6 +1,6 @@
 """virtio-net: a network card."""
 
-from instar.devices.virtio_net.device import VirtioNet
-from instar.devices.virtio_net.state import NetState
+from instar.devices.virtio_net.device import VirtioNet, make_card
+from instar.devices.virtio_net.state import MAX_PAIRS, NetState
 
-__all__ = ["NetState", "VirtioNet"]
+__all__ = ["MAX_PAIRS", "NetState", "VirtioNet", "make_card"]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
-from instar.cpr.state import State, blob, flag, state
+from instar.cpr.state import State, blob, flag, state, step, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from instar.cpr.state import Record
+
 ADDRESS: Final = 6  # bytes of an Ethernet address
 MAX_ADDRESSES: Final = 64  # of both tables together, as QEMU
+MAX_PAIRS: Final = 4  # of queues
+VLAN_BYTES: Final = 4096 // 8  # a bit for each VLAN
 
 
-@state("virtio-net", version=1)
+@state("virtio-net", version=2)
 class NetState(State):
     """What a guest could tell apart about its network card, besides the frames.
 
@@ -34,9 +38,31 @@ class NetState(State):
     multicast: bytes = blob("Multicast addresses that it listens to.", max=384)
     unicast_overflow: bool = flag("There were too many unicast addresses: all are let in.")
     multicast_overflow: bool = flag("There were too many multicast addresses: all are let in.")
+    pairs: int = u(8, "Pairs of queues that the driver uses.", since=2, default=1)
+    offloads_off: int = u(
+        64, "Guest offloads, as feature bits, that the driver negotiated and turned off.", since=2
+    )
+    vlans: bytes = blob(
+        "VLANs that the driver listens to, a bit each from the lowest; empty: none.",
+        max=VLAN_BYTES,
+        since=2,
+    )
+
+    @step(1, 2)
+    @staticmethod
+    def _add_queues(old: Record) -> Record:
+        return {**old, "pairs": 1, "offloads_off": 0, "vlans": b""}
+
+    @step(
+        2, 1
+    )  # lossy, but nothing is lost of a card that version 1 could be: it had none of these
+    @staticmethod
+    def _drop_queues(new: Record) -> Record:
+        later = {"pairs", "offloads_off", "vlans"}
+        return {name: value for name, value in new.items() if name not in later}
 
     def check(self) -> None:
-        """Refuse addresses that are none, and tables that are too long."""
+        """Refuse addresses that are none, tables that are too long, and queues that there cannot be."""
         both = len(self.unicast) + len(self.multicast)
         if len(self.mac) != ADDRESS or len(self.unicast) % ADDRESS or both % ADDRESS:
             raise StateInvalidError("virtio-net: an address has not 6 bytes")
@@ -44,3 +70,7 @@ class NetState(State):
             raise StateInvalidError(
                 f"virtio-net: {both // ADDRESS} addresses, limit {MAX_ADDRESSES}"
             )
+        if not 1 <= self.pairs <= MAX_PAIRS:
+            raise StateInvalidError(f"virtio-net: {self.pairs} pairs of queues, 1 to {MAX_PAIRS}")
+        if len(self.vlans) not in {0, VLAN_BYTES}:
+            raise StateInvalidError(f"virtio-net: a VLAN table of {len(self.vlans)} bytes")

@@ -41,6 +41,8 @@ _NETDEV: Final = ObjectType(
         _member("id", str, "Unique name.", default=REQUIRED),
         _member("ifname", str, "tap: interface to make or join."),
         _member("fd", str, "tap: an open one, by number or name given with getfd."),
+        _member("fds", str, "tap: several of one interface, with a colon between them."),
+        _member("queues", int, "tap: queues of the interface, 1 to 4."),
         _member("vnet_hdr", bool, "tap: leave checksums and segmentation to the other side."),
         _member("server", bool, "stream: listen."),
         _member("addr", NetAddress, "stream: where."),
@@ -58,12 +60,12 @@ class RxFilterInfo:
     promiscuous: Annotated[bool, Arg("Everything.")]
     multicast: Annotated[str, Arg("Multicast frames: normal (by table), none or all.")]
     unicast: Annotated[str, Arg("Unicast frames: normal (by table), none or all.")]
-    vlan: Annotated[str, Arg("VLANs; always all.")]
+    vlan: Annotated[str, Arg("VLANs: normal (by table), none or all.")]
     broadcast_allowed: Annotated[bool, Arg("Broadcast frames.")]
     multicast_overflow: Annotated[bool, Arg("There were too many multicast addresses.")]
     unicast_overflow: Annotated[bool, Arg("There were too many unicast addresses.")]
     main_mac: Annotated[str, Arg("Address of the card.")]
-    vlan_table: Annotated[list[int], Arg("VLANs; not used.")]
+    vlan_table: Annotated[list[int], Arg("VLANs that the guest listens to.")]
     unicast_table: Annotated[list[str], Arg("More addresses of the card.")]
     multicast_table: Annotated[list[str], Arg("Multicast addresses.")]
 
@@ -74,17 +76,19 @@ def _mode(*, none: bool, everything: bool) -> Mode:
 
 def _filter_info(card: NetCardInfo) -> RxFilterInfo:
     state = card.filter()
+    bits = int.from_bytes(state.vlans, "little")
+    vlans = [vlan for vlan in range(bits.bit_length()) if bits >> vlan & 1]
     return RxFilterInfo(
         name=card.id,
         promiscuous=state.promiscuous,
         multicast=_mode(none=state.no_multicast, everything=state.all_multicast),
         unicast=_mode(none=state.no_unicast, everything=state.all_unicast),
-        vlan="all",
+        vlan=_mode(none=not vlans, everything=False) if card.filters_vlans else "all",
         broadcast_allowed=not state.no_broadcast,
         multicast_overflow=state.multicast_overflow,
         unicast_overflow=state.unicast_overflow,
         main_mac=card.mac,
-        vlan_table=[],
+        vlan_table=vlans,
         unicast_table=_addresses(state.unicast),
         multicast_table=_addresses(state.multicast),
     )
