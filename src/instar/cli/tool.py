@@ -1,7 +1,8 @@
-"""``instar``: the tool beside the monitor, for guest images.
+"""``instar``: the tool beside the monitor, for guest images and state files.
 
-Exit statuses: 0 done; 2 what was asked for is wrong; 3 the host refused (network, disk, a missing program); 70 a bug of
-ours; 130 interrupted. Errors are one sentence on standard error, then a line for each hint.
+Exit statuses: 0 done; 2 what was asked for is wrong; 3 the host refused (network, disk, a missing program); 4 a state
+file is damaged; 5 another version is needed to read it; 70 a bug of ours; 130 interrupted. Errors are one sentence on
+standard error, then a line for each hint.
 
 Source: own.
 """
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 PROGRAM = "instar"
 EPILOG = """\
-exit status: 0 done, 2 what was asked for is wrong, 3 the host refused, 70 a bug, 130 interrupted
+exit status: 0 done, 2 what was asked for is wrong, 3 the host refused, 4 a state file is damaged,
+             5 another version is needed to read it, 70 a bug, 130 interrupted
 files: images are kept in $INSTAR_CACHE, else $XDG_CACHE_HOME/instar, else ~/.cache/instar"""
 
 
@@ -45,12 +47,13 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; reference docs are made from it."""
     root = _Parser(
         prog=PROGRAM,
-        description="Guest images for Instar.",
+        description="Guest images and state files of Instar.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _runs(commands.add_parser("version", help="print the version"), _version)
+    _add_inspect(commands.add_parser("inspect", help="print what is in a state file"))
     image = commands.add_parser("image", help="fetch, find and remove guest images")
     actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
     pull = _runs(actions.add_parser("pull", help="fetch an image unless it is here"), _pull)
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(str(exc), getattr(exc, "__notes__", []))
         return exc.exit_status
     except KeyboardInterrupt:
-        _complain("interrupted; the images are as before", [])
+        _complain("interrupted; images and files are as before", [])
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(
@@ -90,6 +93,38 @@ def _runs(command: argparse.ArgumentParser, run: Command) -> argparse.ArgumentPa
     command.add_argument("--json", action="store_true", help="print JSON, one object a line")
     command.set_defaults(run=run)
     return command
+
+
+def _add_inspect(command: argparse.ArgumentParser) -> None:
+    _runs(command, _inspect)
+    command.add_argument("file", metavar="FILE", help="a path, - for standard input, fd:N")
+    command.add_argument("--object", metavar="ID", help="look at this object alone")
+    command.add_argument(
+        "--offset", metavar="BYTES", type=_offset, default=0, help="where the state begins in FILE"
+    )
+
+
+def _offset(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) < 1 << 63):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of bytes up to 2**63-1")
+    return int(word)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from instar.cli import inspect, inspect_text  # noqa: PLC0415 - all of the machine declares states
+
+    report = inspect.report_on(options.file, offset=options.offset, only=options.object)
+    error = inspect.verdict(report)
+    if options.json:
+        print(json.dumps({**report, "exit-status": error.exit_status if error else 0}))
+    elif report["format"] and sys.stdout.isatty():
+        from instar.cli import inspect_rich  # noqa: PLC0415 - rich is slow to import
+
+        inspect_rich.show(report)
+    elif report["format"]:
+        print("\n".join(inspect_text.lines(report)))
+    if error:
+        raise error
 
 
 def _version(options: argparse.Namespace) -> None:

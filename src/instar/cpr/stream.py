@@ -204,6 +204,7 @@ class Reader:
     Args:
         fd: As for :class:`Writer`; must block.
         offset: Bytes from the file's beginning.
+        head: What was already read from a descriptor that cannot seek.
 
     Raises:
         StateCorruptError: Not a stream, torn or damaged; the text says where.
@@ -211,8 +212,8 @@ class Reader:
         DescriptorError: The host refused to read, here or later.
     """
 
-    def __init__(self, fd: int, *, offset: int = 0) -> None:
-        self._in = _Input(fd, offset)
+    def __init__(self, fd: int, *, offset: int = 0, head: bytes = b"") -> None:
+        self._in = _Input(fd, offset, head)
         magic, number, length, crc = _HEADER.unpack(self._in.take(_HEADER.size, "header"))
         if magic != MAGIC:
             raise StateCorruptError(f"header: bad magic {magic.hex()}; nothing was loaded")
@@ -227,19 +228,24 @@ class Reader:
         _check_crc(data, crc, "manifest")
         self.manifest = read_manifest(decode(data, "manifest"))
         self._sections: dict[str, bytes] | None = None
+        self._torn: StateCorruptError | None = None
         self._turns: Generator[int] | None = None
 
     def record(self, object_id: str) -> Record:
         """Return an object's record, whole and decoded; its fields are still untrusted.
 
         Raises:
-            StateCorruptError: No such object, torn or damaged.
+            StateCorruptError: No such object, torn or damaged; others can still be read.
         """
+        what = f"section {object_id}"
         section = self.manifest.objects.get(object_id)
         if section is None:
-            raise StateCorruptError(f"section {object_id}: is not in the stream")
-        data = self._read_sections()[object_id]
-        what = f"section {object_id}"
+            raise StateCorruptError(f"{what}: is not in the stream")
+        data = self._read_sections().get(object_id)
+        if data is None:
+            if self._torn is not None and str(self._torn).startswith(f"{what}:"):
+                raise self._torn
+            raise StateCorruptError(f"{what}: torn, the stream ends before it")
         _check_crc(data, section.crc, what)
         record = decode(data, what)
         if not isinstance(record, dict):
@@ -257,6 +263,10 @@ class Reader:
         if wanted != found:
             raise StateInvalidError(f"memory: stream has {wanted}, this program {found}", "memory")
         self._turns = self._chunks([views[name] for name in self.manifest.bulk])
+
+    def skip_bulk(self) -> None:
+        """Say that memory goes nowhere: :meth:`step` and :meth:`finish` only check it."""
+        self._turns = self._chunks([])
 
     def step(self, budget: int) -> bool:
         """Load about ``budget`` bytes of memory; true when the end mark was seen.
@@ -281,12 +291,20 @@ class Reader:
 
     def _read_sections(self) -> dict[str, bytes]:
         if self._sections is None:
-            objects = self.manifest.objects.values()
-            self._sections = {s.id: self._in.take(s.length, f"section {s.id}") for s in objects}
+            self._sections = {}
+            try:
+                for section in self.manifest.objects.values():
+                    what = f"section {section.id}"
+                    self._sections[section.id] = self._in.take(section.length, what)
+            except StateCorruptError as exc:
+                self._torn = exc
         return self._sections
 
     def _chunks(self, views: list[memoryview]) -> Generator[int]:
         self._read_sections()
+        if self._torn is not None:
+            raise self._torn
+        sizes = [bulk.size for bulk in self.manifest.bulk.values()]
         number: int
         length: int
         start: int
@@ -299,13 +317,14 @@ class Reader:
                 if (length, start, crc) != (0, count, 0):
                     raise StateCorruptError(f"end mark: {start} chunks announced, {count} read")
                 return
-            if number >= len(views) or not 0 < length <= MAX_CHUNK:
+            if number >= len(sizes) or not 0 < length <= MAX_CHUNK:
                 raise StateCorruptError(f"{what}: memory {number}, {length} bytes; out of range")
-            if start + length > len(views[number]):
+            if start + length > sizes[number]:
                 raise StateCorruptError(f"{what}: bytes {start}+{length} are outside the memory")
             data = self._in.take(length, what)
             _check_crc(data, crc, what)
-            views[number][start : start + length] = data
+            if views:
+                views[number][start : start + length] = data
             count += 1
             yield length
 
@@ -315,10 +334,10 @@ class _Input:
 
     __slots__ = ("_at", "_fd", "_left", "_used")
 
-    def __init__(self, fd: int, offset: int) -> None:
+    def __init__(self, fd: int, offset: int, head: bytes) -> None:
         self._fd = fd
         self._at = offset if _seekable(fd) else -1
-        self._left = b""
+        self._left = head
         self._used = 0
 
     def take(self, size: int, what: str) -> bytes:
