@@ -5,8 +5,9 @@
     tools/state_lock.py --update    record new states and new versions; what is recorded never changes
     tools/state_lock.py --forget NAME   drop the newest version of NAME, which was never in a release
 
-A released version is read for ever: its fields in the lock and its blob (a record with telling values) may
-only be added, and the tests load every blob with today's program.
+A released version is read for ever: its fields in the lock and its blobs (records with telling values; one more for
+each optional field, as ``v1+name.bin``) may only be added, and the tests load every blob with today's program. The lock
+has the blobs' digests. What is in the lock of a tag ``v*`` was released: it can be neither changed nor forgotten.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import hashlib
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +28,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from instar.cpr.encoding import encode  # noqa: E402 - the path comes first
 from instar.cpr.errors import StateInvalidError  # noqa: E402
-from instar.cpr.state import State, layout, registry, save  # noqa: E402
+from instar.cpr.state import State, layout, optional_layout, registry, save  # noqa: E402
 
 LOCK = ROOT / "tests" / "golden" / "state.lock"
 BLOBS = ROOT / "tests" / "golden" / "state"
@@ -33,7 +36,7 @@ DECLARED = re.compile(r"^@state\(", re.MULTILINE)
 NUMBERS = re.compile(r"u(\d+)\[(<=)?(\d+)\]")
 
 Fields = dict[str, str]
-Lock = dict[str, dict[str, dict[str, object]]]
+Lock = dict[str, dict[str, dict[str, Any]]]
 
 
 def declared_states(source: Path = ROOT / "src") -> dict[str, type[State]]:
@@ -51,12 +54,13 @@ def fingerprint(name: str, version: int, fields: Fields) -> str:
 
 
 def entry(cls: type[State]) -> dict[str, object]:
-    """Return what the lock says about the current version of ``cls``."""
-    fields = layout(cls)
-    return {
+    """Return what the lock says about the current version of ``cls``, but for its blobs."""
+    fields, optional = layout(cls), optional_layout(cls)
+    made: dict[str, object] = {
         "fingerprint": fingerprint(cls.state_name, cls.state_version, fields),
         "fields": fields,
     }
+    return {**made, "optional": optional} if optional else made
 
 
 def problems(lock: Lock, states: dict[str, type[State]]) -> list[str]:
@@ -67,28 +71,98 @@ def problems(lock: Lock, states: dict[str, type[State]]) -> list[str]:
     for name, cls in sorted(states.items()):
         versions = lock.get(name, {})
         recorded = versions.get(str(cls.state_version))
-        if recorded is None:
-            found.append(
-                f"{name} v{cls.state_version}: is not recorded (tools/state_lock.py --update)"
-            )
-        elif recorded != entry(cls):
-            found.append(f"{name} v{cls.state_version}: fields changed without a new version")
+        found += [f"{name} v{cls.state_version}: {why}" for why in version_problems(cls, recorded)]
         wanted = {str(v) for v in range(cls.state_oldest, cls.state_version)}
         found += [f"{name} v{v}: is read but not recorded" for v in sorted(wanted - set(versions))]
     return found
 
 
+def version_problems(cls: type[State], recorded: dict[str, object] | None) -> list[str]:
+    """Return what is wrong with the current version of ``cls``; optional fields may have been added, nothing else."""
+    if recorded is None:
+        return ["is not recorded (tools/state_lock.py --update)"]
+    now = entry(cls)
+    if any(recorded[key] != now[key] for key in ("fingerprint", "fields")):
+        return ["fields changed without a new version"]
+    old, new = recorded.get("optional", {}), now.get("optional", {})
+    changed = [name for name in old if old[name] != new.get(name)]
+    added = [name for name in new if name not in old]
+    return [f"optional field {name} changed without a new version" for name in changed] + [
+        f"optional field {name} is not recorded (tools/state_lock.py --update)" for name in added
+    ]
+
+
+def digest(path: Path) -> str:
+    """Return 16 hex digits for a blob."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def blob_problems(lock: Lock, blobs: Path) -> list[str]:
+    """Return which blobs are changed, missing or not recorded, one sentence each."""
+    recorded = {
+        f"{name}/{file}": recorded_digest
+        for name, versions in lock.items()
+        for version in versions.values()
+        for file, recorded_digest in version.get("blobs", {}).items()
+    }
+    there = {str(path.relative_to(blobs)): digest(path) for path in sorted(blobs.glob("*/*"))}
+    return [
+        *(f"{file}: is recorded but not there" for file in recorded if file not in there),
+        *(f"{file}: is not recorded" for file in there if file not in recorded),
+        *(
+            f"{file}: was changed; blobs never change"
+            for file in there
+            if recorded.get(file, there[file]) != there[file]
+        ),
+    ]
+
+
+def taken_back(released: Lock, lock: Lock) -> list[str]:
+    """Return which parts of a released lock are no longer in ``lock`` as they were, one sentence each."""
+    found: list[str] = []
+    for name, versions in released.items():
+        for version, old in versions.items():
+            new = lock.get(name, {}).get(version)
+            if new is None:
+                found.append(f"{name} v{version}: was released and is not recorded any more")
+                continue
+            kept = all(
+                old.get(key, {}).items() <= new.get(key, {}).items()
+                for key in ("optional", "blobs")
+            )
+            if not kept or old["fields"] != new["fields"]:
+                found.append(f"{name} v{version}: was released and is recorded otherwise now")
+    return found
+
+
+def released_lock() -> Lock:
+    """Return the lock of the newest release (tag ``v*``) in the history of this work; empty before the first."""
+    found = _git("describe", "--tags", "--abbrev=0", "--match", "v*")
+    text = _git("show", f"{found.strip()}:{LOCK.relative_to(ROOT)}") if found else ""
+    return json.loads(text) if text else {}
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout if done.returncode == 0 else ""
+
+
 def sample(cls: type[State]) -> State:
     """Return a state with a telling value in every field for which ``check()`` allows one."""
     made = cls()
-    for name, field in cls.state_fields.items():
-        usual = getattr(made, name)
-        setattr(made, name, telling(field.wire, f"{cls.state_name}.{name}", usual))
-        try:
-            made.check()
-        except StateInvalidError:
-            setattr(made, name, usual)
+    for name, field in cls.state_needed.items():
+        _try(made, name, field.wire)
     return made
+
+
+def _try(made: State, name: str, wire: str) -> None:
+    """Give a field a telling value if ``check()`` allows it."""
+    usual = getattr(made, name)
+    setattr(made, name, telling(wire, f"{made.state_name}.{name}", usual))
+    try:
+        made.check()
+    except StateInvalidError:
+        setattr(made, name, usual)
 
 
 def telling(wire: str, path: str, usual: object) -> object:
@@ -109,10 +183,13 @@ def telling(wire: str, path: str, usual: object) -> object:
     return value[: int(limit)] if isinstance(value, str | bytes) else value
 
 
-def blob_of(cls: type[State]) -> bytes:
-    """Return the golden blob of the current version."""
+def blob_of(cls: type[State], optional: str = "") -> bytes:
+    """Return the golden blob of the current version, with one optional field or none."""
     version = cls.state_version
-    return encode({"state": cls.state_name, "version": version, "fields": save(sample(cls))})
+    live = sample(cls)
+    if optional:
+        _try(live, optional, cls.state_fields[optional].wire)
+    return encode({"state": cls.state_name, "version": version, "fields": save(live)})
 
 
 def update(lock: Lock, states: dict[str, type[State]], blobs: Path) -> list[str]:
@@ -124,24 +201,39 @@ def update(lock: Lock, states: dict[str, type[State]], blobs: Path) -> list[str]
     added: list[str] = []
     for name, cls in sorted(states.items()):
         version = str(cls.state_version)
-        if version in lock.get(name, {}):
-            continue
-        path = blobs / name / f"v{version}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(blob_of(cls))
-        lock.setdefault(name, {})[version] = entry(cls)
-        added.append(f"{name} v{version}")
+        recorded = lock.setdefault(name, {}).get(version)
+        there = recorded.get("optional", {}) if recorded else {}
+        wanted = [one for one in optional_layout(cls) if one not in there]
+        files = {f"v{version}+{one}.bin": blob_of(cls, one) for one in wanted}
+        if recorded is None:
+            files[f"v{version}.bin"] = blob_of(cls)
+            recorded = lock[name][version] = {**entry(cls), "blobs": {}}
+        for file, content in files.items():
+            path = blobs / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as out:
+                out.write(content)
+            recorded["blobs"][file] = digest(path)
+            added.append(f"{name} {path.stem}")
+        if wanted:
+            recorded["optional"] = {**there, **{one: optional_layout(cls)[one] for one in wanted}}
     return added
 
 
-def forget(lock: Lock, name: str, blobs: Path) -> str:
-    """Drop the newest version of ``name`` from lock and blobs; KeyError if there is none."""
+def forget(lock: Lock, name: str, blobs: Path, released: Lock) -> str:
+    """Drop the newest version of ``name`` from lock and blobs.
+
+    Raises:
+        KeyError: There is none.
+        ValueError: It was released; nothing was changed.
+    """
     version = max(lock[name], key=int)
-    del lock[name][version]
+    if version in released.get(name, {}):
+        raise ValueError(f"{name} v{version} was released: it stays; make a new version")
+    for file in lock[name].pop(version)["blobs"]:
+        (blobs / name / file).unlink(missing_ok=True)
     if not lock[name]:
         del lock[name]
-    (blobs / name / f"v{version}.bin").unlink(missing_ok=True)
     return f"{name} v{version}"
 
 
@@ -158,12 +250,13 @@ def main() -> int:
     options = parser.parse_args()
     lock, states = read_lock(), declared_states()
     if options.forget:
-        print("forgotten:", forget(lock, options.forget, BLOBS))
+        print("forgotten:", forget(lock, options.forget, BLOBS, released_lock()))
     if options.update:
         print("recorded:", ", ".join(update(lock, states, BLOBS)) or "nothing new")
     if options.update or options.forget:
         LOCK.write_text(json.dumps(lock, indent=1, sort_keys=True) + "\n")
-    found = problems(lock, states)
+    found = problems(lock, states) + blob_problems(lock, BLOBS)
+    found += taken_back(released_lock(), lock)
     for problem in found:
         print(problem)
     return 1 if found and not options.forget else 0
