@@ -50,7 +50,7 @@ fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and de
 
 bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian
-	PYTHONPATH=tools $(VENV)/python tests/bench/bench.py
+	PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench.py
 
 docs: build  ## write the reference pages anew from the tables they come from
 	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done

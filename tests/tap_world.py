@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import socket
 import struct
 import sys
 import time
@@ -17,22 +16,11 @@ import time
 from conftest import Debian
 from harness import Vm
 from net_guest import PATIENCE, booted, echoes, shell, stream_through_updates
+from netns import configure
 
 HOST, GUEST = "10.9.0.1", "10.9.0.2"
-SIOCSIFADDR, SIOCSIFNETMASK, SIOCSIFFLAGS = 0x8916, 0x891C, 0x8914
-IFF_UP = 1
 TUNSETIFF, TAP_NO_PI_VNET_HDR, MULTI_QUEUE = 0x4004_54CA, 0x2 | 0x1000 | 0x4000, 0x100
 PING_MS = 10
-
-
-def configure(name: str, address: str) -> None:
-    """Give an interface an address and bring it up."""
-    raw = name.encode()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        for request, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.0")):
-            packed = struct.pack("16sHH4s8x", raw, socket.AF_INET, 0, socket.inet_aton(value))
-            fcntl.ioctl(control, request, packed)
-        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", raw, IFF_UP))
 
 
 def open_tap(name: str, more: int = 0) -> int:

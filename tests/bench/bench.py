@@ -1,7 +1,8 @@
 """Measure Instar against Debian's QEMU: same kernel, same initrd, same options, sides alternating, one run.
 
 Absolute figures of a shared machine mean little; ratios of neighbouring runs mean something, and the median of several
-more. Nothing is asserted. Usage: ``make bench``, or with tools on PYTHONPATH ``bench.py [--rounds N] [--json PATH]``
+more. Nothing is asserted. Usage: ``make bench``, or with tools and tests on PYTHONPATH
+``bench.py [--rounds N] [--json PATH]``
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import statistics
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench_guests import PER_TURN, loop_image
+from bench_net import initrd_with_program, network
 from bench_run import Run, RunFailedError
 from debian_packages import ROOT, unpacked_with_needs
 from rich.console import Console
@@ -72,6 +75,9 @@ FIGURES = {
     "write4k": Figure("disk, 4 KiB writes", "1/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
     "read1m": Figure("disk, 1 MiB reads", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
     "write1m": Figure("disk, 1 MiB writes", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "netin": Figure("TCP, host to guest", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "netout": Figure("TCP, guest to host", "MiB/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
+    "netturn": Figure("TCP, 1 byte to and fro", "1/s", "at least 0.8 times", lambda ratio, _: ratio >= 0.8),
 }  # fmt: skip
 # In the guest, past its cache, one request at a time: figure to dd's words and how many blocks.
 DISK_JOBS = {
@@ -126,6 +132,9 @@ def measure(sides: list[Side], rounds: int) -> dict[str, dict[str, list[float]]]
     }
     guest = debian_guest()
     with tempfile.TemporaryDirectory() as folder:
+        initrd = guest.index("-initrd") + 1
+        wired = list(guest)
+        wired[initrd] = initrd_with_program(guest[initrd], Path(folder, "initrd"))
         loops = [os.path.join(folder, f"loop-{turns}") for turns in (1, TURNS)]
         for path, turns in zip(loops, (1, TURNS), strict=True):
             with open(path, "wb") as stream:
@@ -137,6 +146,7 @@ def measure(sides: list[Side], rounds: int) -> dict[str, dict[str, list[float]]]
                     "mips": compute(side, loops),
                     "idle": idle(side, guest),
                     **disk(side, guest, os.path.join(folder, "disk")),
+                    **network([*side.command, *BOARD, *wired], side.environment),
                 }
                 for name, value in values.items():
                     series[name][side.name].append(value)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from netns import NAMESPACE
+
 WORLD = Path(__file__).parents[1] / "tap_world.py"
-NAMESPACE = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"]
 PATIENCE = 240  # seconds
 
 
