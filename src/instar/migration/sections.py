@@ -15,6 +15,7 @@ from instar.cpr.errors import (
     StateTooNewError,
     StateTooOldError,
 )
+from instar.cpr.losses import losses
 from instar.cpr.state import State, state, subs, text, u
 
 TYPE_CHECKING = False
@@ -130,6 +131,9 @@ def write_sections(
     Raises:
         StateTooNewError, StateTooOldError: this program does not write a version that is wanted; the objects are as
             they were, the update cannot go on.
+        StateInvalidError: an older version could not have the state that an object is in; as above.
+
+    What a step down loses is said by a warning; :func:`losses_of` tells it beforehand.
     """
     wanted = versions or {}
     for thing in things:
@@ -172,9 +176,36 @@ def _record(thing: Stateful, fds: Fds, versions: Mapping[str, int]) -> states.Re
     live = thing.save_state()
     version = versions.get(live.state_name, live.state_version)
     record = states.save(live, version, fds=fds, owner=thing.state_id, versions=versions)
+    if versions:
+        for lost in _losses(thing, live, versions):
+            log.warning(f"{lost} is not known to the reader and does not go on")
     if id(thing) in _kept:
         _add_kept(thing, live, record)
     return record
+
+
+def losses_of(things: Iterable[Stateful], versions: Mapping[str, int]) -> list[str]:
+    """Return the fields that would not outlive a reader of these versions, as ``"net0.pairs"``.
+
+    Raises:
+        StateError: as for :func:`write_sections`; nothing was changed.
+    """
+    found: list[str] = []
+    for thing in things:
+        _writable(thing, versions)
+        found += _losses(thing, thing.save_state(), versions)
+    return found
+
+
+def _losses(thing: Stateful, live: State, versions: Mapping[str, int]) -> list[str]:
+    """Go down and up again, but only where the reader is older."""
+    cls = type(live)
+    inner = states.inner(cls, cls.state_version)
+    classes = (cls, *inner.values())
+    if all(versions.get(c.state_name, c.state_version) == c.state_version for c in classes):
+        return []
+    version = versions.get(cls.state_name, cls.state_version)
+    return [f"{thing.state_id}.{path}" for path in losses(live, version, versions)]
 
 
 def _add_kept(thing: Stateful, live: State, record: states.Record) -> None:

@@ -12,13 +12,15 @@ from instar.cpr.errors import (
     StateTooOldError,
 )
 from instar.cpr.fds import Fds
-from instar.cpr.state import APART, Record, State, load, save, state, step, sub, subs, u
+from instar.cpr.losses import losses
+from instar.cpr.state import APART, Record, State, fd, load, save, state, step, sub, subs, text, u
 from instar.cpr.stream import Reader, Writer
 from instar.migration import sections
 from instar.migration.sections import (
     check_manifest,
     host_records,
     load_host,
+    losses_of,
     read_sections,
     readable_versions,
     versions_for,
@@ -72,6 +74,24 @@ class Card(State):
     @staticmethod
     def _down3(new: Record) -> Record:
         return {key: value for key, value in new.items() if key != "spare"}
+
+
+@state("test-wire", version=2)
+class Wire(State):
+    """Has a descriptor."""
+
+    sock: int = fd("It.")
+    name: str = text("Later.", max=4, since=2)
+
+    @step(1, 2)
+    @staticmethod
+    def _up(old: Record) -> Record:
+        return {**old, "name": "x"}
+
+    @step(2, 1)
+    @staticmethod
+    def _down(new: Record) -> Record:
+        return {"sock": new["sock"]}
 
 
 class Thing:
@@ -196,6 +216,27 @@ def test_versions_for_a_reader_that_does_not_say_are_the_current_ones():
 def test_versions_of_a_hostile_announcement_are_refused(announced):
     with pytest.raises(StateInvalidError):
         versions_for(announced)
+
+
+def test_write_for_an_older_reader_tells_what_it_loses(file, warnings):
+    old = Thing(a=5, b=9, rings=[Ring(at=7), Ring(at=8, wrap=1)])
+    assert losses_of([old], {"test-card": 2, "test-ring": 1}) == ["card0.b", "card0.rings[1].wrap"]
+    assert losses_of([old], {"test-card": 3}) == losses_of([old], {}) == []
+    written(file, [old], {"test-card": 2, "test-ring": 1})
+    assert warnings == [
+        "card0.b is not known to the reader and does not go on",
+        "card0.rings[1].wrap is not known to the reader and does not go on",
+    ]
+
+
+def test_losses_for_a_reader_that_cannot_be_served_are_refused():
+    with pytest.raises(StateTooOldError, match=r"^card0: the reader wants"):
+        losses_of([Thing()], {"test-card": 1})
+
+
+def test_losses_of_a_state_with_a_descriptor_need_no_carrier():
+    live = Wire(sock=3)
+    assert losses(live, 1, {}) == ["name"]
 
 
 # ---------------------------------------------------------------- what the manifest tells
