@@ -39,6 +39,7 @@ class Peer(threading.Thread):
         self.requests: list[int] = []
         self.fds: dict[int, list[int]] = {}
         self.inflight = os.memfd_create("inflight")
+        os.ftruncate(self.inflight, 4096)
         features = p.U64.pack(VERSION_1 | p.F_PROTOCOL_FEATURES)
         protocol = p.U64.pack(p.P_CONFIG | p.P_INFLIGHT_SHMFD)
         self.answers: dict[int, bytes | None] = {

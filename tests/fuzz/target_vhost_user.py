@@ -56,7 +56,7 @@ class Board:
             running=lambda: True,
             fds=self.fds,
         )
-        self.front.attach(self.serve, self.faults.append)
+        self.front.attach(self.serve, self.faults.append, lambda: self.faults.append("changed"))
         rings = [RingState(size=8) for _ in range(RINGS)]
         self.front.load_state(FrontendState(features=FEATURES, protocol=protocol, rings=rings))
 

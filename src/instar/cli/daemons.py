@@ -5,7 +5,7 @@ from __future__ import annotations
 from instar.chardev import Chardev
 from instar.children import Children, ChildSpec
 from instar.cli.options.config import VhostUserBlkConfig, VhostUserFsConfig
-from instar.devices.vhost_user_blk import VhostUserBlk
+from instar.devices.vhost_user_blk import disk_class
 from instar.devices.vhost_user_fs import VhostUserFs
 from instar.migration.parameters import MODES
 from instar.vhostuser import Frontend
@@ -109,23 +109,24 @@ def make_vhost_devices(vm: Vm, space: AddressSpace) -> dict[int, VhostUserDevice
 
 def _make_device(vm: Vm, space: AddressSpace, config: VhostConfig) -> VhostUserDevice:
     machine = vm.machine
-    (path,) = [c.path for c in vm.config.chardevs if c.id == config.chardev]
-    is_disk = isinstance(config, VhostUserBlkConfig)
+    (chardev,) = [c for c in vm.config.chardevs if c.id == config.chardev]
     frontend = Frontend(
         config.chardev,
-        path,
-        len(VhostUserBlk.queues if is_disk else VhostUserFs.queues),
+        chardev.path,
+        config.num_queues if isinstance(config, VhostUserBlkConfig) else len(VhostUserFs.queues),
         ram=space.ram,
         loop=vm.loop,
         lock=machine.lock,
         running=lambda: machine.running,
         fds=vm.fds,
         patience_s=CHILD_PATIENCE_S if vm.config.children else 0.0,
+        quiet_ms=config.drain_ms,
+        reconnect_ms=chardev.reconnect_ms,
     )
     vm.host_parts.insert(0, frontend)
     vm.frontends.append(frontend)
     machine.at_each_run(frontend.resume)
     name = config.id or str(config.slot)
     if isinstance(config, VhostUserBlkConfig):
-        return VhostUserBlk(frontend, state_id=f"vhost-user-blk/{name}")
+        return disk_class(config.num_queues)(frontend, state_id=f"vhost-user-blk/{name}")
     return VhostUserFs(frontend, tag=config.tag, state_id=f"vhost-user-fs/{name}")

@@ -3,5 +3,6 @@
 from instar.vhostuser.connection import Connection
 from instar.vhostuser.frontend import Frontend
 from instar.vhostuser.protocol import BackendError
+from instar.vhostuser.ring import Plan
 
-__all__ = ["BackendError", "Connection", "Frontend"]
+__all__ = ["BackendError", "Connection", "Frontend", "Plan"]

@@ -21,7 +21,7 @@ _FD_BYTES: Final = 4
 _RETRY_S: Final = 0.02
 # A socket object that is forgotten closes its descriptor; when a new program fails half way, the program before it
 # needs the connection again, so it is closed on purpose only.
-_in_use: Final[set[_socket.socket]] = set()
+in_use: Final[set[_socket.socket]] = set()
 
 
 class Connection:
@@ -65,7 +65,7 @@ class Connection:
                     why = e.strerror or "no answer"
                     raise HostError(f"vhost-user: cannot connect to {path}: {why}") from e
             else:
-                _in_use.add(sock)
+                in_use.add(sock)
                 return cls(sock)
             sleep(_RETRY_S)
 
@@ -73,7 +73,7 @@ class Connection:
     def adopt(cls, fd: int) -> Connection:
         """Go on with the connection of the program before."""
         sock = _socket.socket(fileno=fd)
-        _in_use.add(sock)
+        in_use.add(sock)
         return cls(sock)
 
     def fileno(self) -> int:
@@ -82,21 +82,28 @@ class Connection:
 
     def close(self) -> None:
         """Hang up."""
-        _in_use.discard(self._sock)
+        in_use.discard(self._sock)
         self._sock.close()
 
-    def hung_up(self) -> bool:
-        """Whether the back end has hung up, or sent what nobody asked for; does not block."""
+    def check_silent(self) -> None:
+        """Look whether the back end said something by itself; does not block.
+
+        Raises:
+            LostError: it hung up.
+            BackendError: it did, which nobody asked for.
+        """
         self._sock.settimeout(0)
         try:
-            self._sock.recv(1, _socket.MSG_PEEK)
+            said = self._sock.recv(1, _socket.MSG_PEEK)
         except BlockingIOError:
-            return False
-        except OSError:
-            return True
+            return
+        except OSError as e:
+            raise p.LostError(f"the back end hung up: {e.strerror}") from e
         finally:
             self._sock.settimeout(PATIENCE_S)
-        return True
+        if said:
+            raise p.BackendError("the back end said what nobody had asked for")
+        raise p.LostError("the back end hung up")
 
     def send(self, request: int, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Send a request without a reply; wait for its acknowledgement if there are any.
@@ -174,25 +181,30 @@ class Connection:
                 )
             except OSError as e:
                 raise _lost(e, request) from e
-            _keep_fds(extras, fds)
+            keep_fds(extras, fds)
             if not part:
-                raise p.BackendError(f"the back end hung up in request {request}")
+                raise p.LostError(f"the back end hung up in request {request}")
             data += part
         return data
 
 
-def _keep_fds(extras: list[tuple[int, int, bytes]], fds: list[int] | None) -> None:
+def keep_fds(extras: list[tuple[int, int, bytes]], fds: list[int] | None) -> int:
+    """Put the descriptors that came with a message into ``fds``, or close them; return how many there were."""
+    count = 0
     for level, kind, payload in extras:
         if (level, kind) != (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
             continue
         for at in range(0, len(payload) - _FD_BYTES + 1, _FD_BYTES):
             fd = int.from_bytes(payload[at : at + _FD_BYTES], sys.byteorder)
+            count += 1
             if fds is None:
                 os.close(fd)
             else:
                 fds.append(fd)
+    return count
 
 
 def _lost(error: OSError, request: int) -> p.BackendError:
     why = error.strerror or f"no answer in {PATIENCE_S:.0f} s"
-    return p.BackendError(f"request {request} to the back end: {why}")
+    kind = p.LostError if isinstance(error, ConnectionError) else p.BackendError
+    return kind(f"request {request} to the back end: {why}")

@@ -1,24 +1,25 @@
 """The front end of one back end: negotiation, memory, rings that start and stop, and the end of it all.
 
 Called with the machine lock held, from the vCPU thread or the main thread; whatever the back end does wrong hangs up on
-it and is told to the device (``gone``), never raised at the guest.
+it and is told to the device (``gone``), never raised at the guest. One that merely hung up may come back, if the user
+wants that: its requests wait in the rings, and those that it had begun are listed in memory that outlives it.
 """
 
 from __future__ import annotations
 
-import fcntl
-import mmap
 import os
 import select
 from time import monotonic_ns
 
 from instar import log
-from instar.errors import ConfigError, HostError
+from instar.errors import HostError
 from instar.vhostuser import protocol as p
+from instar.vhostuser import ram as memory
 from instar.vhostuser.connection import Connection
-from instar.vhostuser.ring import BYTES, Ring
+from instar.vhostuser.inflight import Inflight
+from instar.vhostuser.link import Link
+from instar.vhostuser.ring import BYTES, Plan, Ring
 from instar.vhostuser.state import FrontendState, RingState
-from instar.virtio.features import VERSION_1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,23 +32,11 @@ if TYPE_CHECKING:
     from instar.loop import Loop
     from instar.memory.backend import RamBlock
 
-FD_OWNER: Final = "vhost-user"
-QUIET_NS: Final = 10_000_000_000  # how long a stop waits for the back end to finish its work
-RINGS_GPA: Final = 1 << 56  # where the back end sees our rings; no guest has RAM there
-_SHRINK_AND_GROW: Final = 0x0002 | 0x0004  # F_SEAL_*: a back end must not cut memory off under us
-_CONNECTION, _RINGS, _INFLIGHT = 0, 1, 2  # ids of named descriptors
-
-
-class Plan:
-    """One ring as the driver made it: its number, chains, guest address of its descriptors, heads in flight."""
-
-    __slots__ = ("desc", "heads", "index", "size")
-
-    def __init__(self, index: int, size: int, desc: int, heads: Sequence[int]) -> None:
-        self.index = index
-        self.size = size
-        self.desc = desc
-        self.heads = heads
+QUIET_MS: Final = 10_000  # how long a stop waits for the back end to finish its work
+_CONNECTION, _REQUESTS = (
+    0,
+    3,
+)  # ids of named descriptors; 1 and 2 are the rings' and the list of requests
 
 
 class Frontend:
@@ -63,9 +52,10 @@ class Frontend:
         running: Whether the machine runs: rings stand still with it.
         fds: Named descriptors; a connection of the program before is used as it is.
         patience_s: How long to wait for somebody to listen.
+        quiet_ms: How long a stop waits for the back end to finish its work.
+        reconnect_ms: A back end that hangs up is looked for again after so long; 0: its device needs a reset.
 
     Attributes:
-        features: What the back end offers, or the last one did.
         inherited: There was a program before, whose state is to come.
 
     Raises:
@@ -74,9 +64,9 @@ class Frontend:
     """
 
     __slots__ = (
-        "_call", "_connection", "_count", "_fds", "_fresh", "_gone", "_kicks", "_lock", "_loop", "_map", "_path",
-        "_plans", "_ram", "_running", "_served", "_started", "bases", "driver_features", "features", "id", "inherited",
-        "protocol", "rings", "state_id",
+        "_awaited", "_call", "_changed", "_count", "_fresh", "_gone", "_inflight", "_kicks", "_link", "_lock", "_loop",
+        "_map", "_news", "_plans", "_quiet_ms", "_reconnect_ms", "_running", "_served", "_shared", "_started", "bases",
+        "driver_features", "id", "inherited", "rings", "state_id",
     )  # fmt: skip
     state_class: ClassVar[type[State]] = FrontendState
 
@@ -92,145 +82,179 @@ class Frontend:
         running: Callable[[], bool],
         fds: Fds,
         patience_s: float = 0.0,
+        quiet_ms: int = QUIET_MS,
+        reconnect_ms: int = 0,
     ) -> None:
         self.id = ident
         self.state_id = f"vhost-user/{ident}"
-        self._path = path
         self._count = count
-        self._ram = ram
         self._loop = loop
         self._lock = lock
         self._running = running
-        self._fds = fds
-        self.features = self.protocol = self.driver_features = 0
+        self.driver_features = 0
+        self._quiet_ms = quiet_ms
+        self._reconnect_ms = reconnect_ms
         self._served: Callable[[], object] = _nothing
+        self._changed: Callable[[], object] = _nothing
         self._gone: Callable[[str], object] = _ignore
         self._plans: list[Plan] = []
         self._started = False
         self._fresh = True  # the back end has not seen our rings as they are
-        self._connection: Connection | None = None
+        self._shared = False  # the back end has the list of requests
+        self._awaited = False  # it hung up and may come back
+        self._news = False  # its configuration space changed and the device does not know
+        self._inflight = Inflight(self.state_id, fds)
         self.bases: list[int] = [0] * count
-        _share(ident, ram)
-        self.inherited = fds.find(self.state_id, _RINGS) >= 0
-        self._map = self._map_rings()
+        memory.share(ident, ram)
+        self.inherited = fds.find(self.state_id, memory.RINGS) >= 0
+        self._map = memory.map_rings(fds, self.state_id, count * BYTES)
         whole = memoryview(self._map)
         self.rings = [Ring(whole[n * BYTES : (n + 1) * BYTES]) for n in range(count)]
         self._call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._kicks = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(count)]
         loop.watch(self._call, readable=self._on_call)
-        connection = fds.find(self.state_id, _CONNECTION)
-        if connection >= 0:
+        self._link = Link(
+            self.state_id, path, count, ram=ram, loop=loop, fds=fds,
+            on_readable=self._on_readable, on_request=self._on_request,
+        )  # fmt: skip
+        if self.inherited:
             self._fresh = False
-            self._take(Connection.adopt(connection))
-        elif (
-            not self.inherited
-        ):  # else its back end was gone before: the next reset looks for a new one
+            self._shared = True
+            self._link.adopt()  # without one, the next reset looks for a back end
+        else:
             self._connect(patience_s)
 
-    def attach(self, served: Callable[[], object], gone: Callable[[str], object]) -> None:
-        """Call ``served()`` when the back end used chains, ``gone(why)`` when there is none any more."""
-        self._served, self._gone = served, gone
+    def attach(
+        self,
+        served: Callable[[], object],
+        gone: Callable[[str], object],
+        changed: Callable[[], object],
+    ) -> None:
+        """Say whom to tell.
+
+        Args:
+            served: The back end used chains.
+            gone: There is no back end any more, and why.
+            changed: The configuration space is another one.
+        """
+        self._served, self._gone, self._changed = served, gone, changed
+
+    @property
+    def features(self) -> int:
+        """What the back end offers, or the last one did."""
+        return self._link.features
 
     @property
     def connected(self) -> bool:
         """Whether there is a back end."""
-        return self._connection is not None
+        return self._link.connection is not None
+
+    @property
+    def lives(self) -> bool:
+        """Whether requests will be served: there is a back end, or one that may come back."""
+        return self._link.connection is not None or self._awaited
 
     # ------------------------------------------------------------------- the connection
 
     def reconnect(self) -> None:
         """Connect again if the back end is gone; it stays gone if nobody listens."""
-        if self._connection is None:
+        if self._link.connection is None:
             try:
                 self._connect(0.0)
             except (HostError, p.BackendError) as e:
                 log.limited("warning", self.state_id, str(e))
 
     def _connect(self, patience_s: float) -> None:
-        connection = Connection.open(self._path, patience_s)
-        try:
-            self._negotiate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._fresh = True
-        self._take(connection)
-        self._fds.resave(
-            self.state_id, _CONNECTION, connection.fileno(), kind="socket", owner=FD_OWNER
-        )
+        self._link.connect(patience_s)
+        self._fresh = not self._awaited
+        self._shared = False
 
-    def _take(self, connection: Connection) -> None:
-        self._connection = connection
-        fd = connection.fileno()
-        self._loop.call_threadsafe(lambda: self._watch(connection, fd))
+    def _on_request(self) -> None:
+        with self._lock:
+            if self._link.requests is None:
+                return
+            try:
+                self._news |= self._link.requests.read()
+            except p.LostError:  # the other connection tells more
+                self._link.close_requests()
+            except p.BackendError as e:
+                self._hang_up(str(e))
+            self._tell_news()
 
-    def _watch(self, connection: Connection, fd: int) -> None:
-        if self._connection is connection:
-            self._loop.watch(fd, readable=self._on_readable)
+    def _tell_news(self) -> None:
+        """Tell the device of a change, unless the machine stands still: then it is told when it runs."""
+        if self._news and self._link.connection is not None and self._running():
+            self._news = False
+            self._changed()
 
-    def _negotiate(self, connection: Connection) -> None:
-        connection.send(p.SET_OWNER)
-        features = connection.ask_u64(p.GET_FEATURES)
-        for bit, name in ((p.F_PROTOCOL_FEATURES, "protocol features"), (VERSION_1, "virtio 1")):
-            if not features & bit:
-                raise p.BackendError(f"{self._path}: the back end does not offer {name}")
-        protocol = connection.ask_u64(p.GET_PROTOCOL_FEATURES) & p.SPOKEN
-        connection.send(p.SET_PROTOCOL_FEATURES, p.U64.pack(protocol))
-        connection.acknowledges = bool(protocol & p.P_REPLY_ACK)
-        if protocol & p.P_MQ:
-            queues = connection.ask_u64(p.GET_QUEUE_NUM)
-            if queues < self._count:
-                raise p.BackendError(
-                    f"{self._path}: the back end has {queues} queues, {self._count} are needed"
-                )
-        regions = [(gpa, block.size, block.fd) for gpa, block in self._ram]
-        regions.append((RINGS_GPA, self._count * BYTES, self._fds.find(self.state_id, _RINGS)))
-        table = p.TABLE.pack(len(regions), 0)
-        table += b"".join(p.REGION.pack(gpa, size, gpa, 0) for gpa, size, _ in regions)
-        connection.send(p.SET_MEM_TABLE, table, [fd for _, _, fd in regions])
-        self.features, self.protocol = features, protocol
+    # ------------------------------------------------------------------- the end of a back end
 
     def _on_readable(self) -> None:
         with self._lock:
-            if self._connection is not None and self._connection.hung_up():
-                self._hang_up("the back end hung up")
+            self._attempt(Connection.check_silent)
 
-    def _hang_up(self, why: str) -> None:
-        """End with this back end and tell the device."""
-        connection, self._connection = self._connection, None
-        if connection is None:
+    def _hang_up(self, why: str, *, lost: bool = False) -> None:
+        """End with this back end; tell the device, unless the back end was ``lost`` and may come back."""
+        if self._link.connection is None:
             return
         self._started = False
+        self._link.drop()
+        if lost and self._reconnect_ms and self._plans and self._inflight.kept:
+            log.limited("warning", self.state_id, f"{why}; its requests wait until it is back")
+            self._wait_for_it()
+            return
         self._plans = []
-        for ident in (_CONNECTION, _INFLIGHT):
-            fd = self._fds.find(self.state_id, ident)
-            self._fds.delete(self.state_id, ident)
-            if ident == _INFLIGHT and fd >= 0:
-                os.close(fd)
-
-        def close() -> None:
-            self._loop.unwatch(connection.fileno())
-            connection.close()
-
-        self._loop.call_threadsafe(close)
+        self._inflight.drop()
         log.limited("warning", self.state_id, f"{why}; its device needs a reset")
         self._gone(why)
 
+    def _wait_for_it(self) -> None:
+        self._awaited = True
+        delay_ns = self._reconnect_ms * 1_000_000
+        loop = self._loop
+        loop.call_threadsafe(lambda: loop.call_later(delay_ns, self._look_again))
+
+    def _look_again(self) -> None:
+        with self._lock:
+            if not self._awaited or self._link.connection is not None:
+                return
+            try:
+                self._connect(0.0)
+                self._awaited = False
+                self._go_on_with_another()
+            except (HostError, p.LostError):
+                self._wait_for_it()
+            except p.BackendError as e:
+                self._awaited = False
+                self._plans = []
+                self._inflight.drop()
+                self._hang_up(str(e))
+                self._gone(str(e))
+
+    def _go_on_with_another(self) -> None:
+        """Go on with the rings and the list of requests where the back end before left them."""
+        missing = self.driver_features & ~self._link.features
+        if missing or not self._link.protocol & p.P_INFLIGHT_SHMFD:
+            raise p.BackendError(f"{self._link.path}: the back end came back with other features")
+        for plan in self._plans:
+            self.bases[plan.index] = self.rings[plan.index].used()
+        log.limited("warning", self.state_id, "the back end is back")
+        self._news = True  # its configuration space may be another one
+        if self._running():
+            self.resume()
+
     def close(self) -> None:
         """Hang up at the program's end."""
-        if self._connection is not None:
-            self._loop.unwatch(self._connection.fileno())
-            self._connection.close()
-            self._connection = None
+        self._link.close()
 
     def _attempt(self, work: Callable[[Connection], object]) -> bool:
         """Do ``work`` with the connection; False if there is none (any more)."""
-        if self._connection is None:
+        if self._link.connection is None:
             return False
         try:
-            work(self._connection)
+            work(self._link.connection)
         except p.BackendError as e:
-            self._hang_up(str(e))
+            self._hang_up(str(e), lost=isinstance(e, p.LostError))
             return False
         return True
 
@@ -245,8 +269,8 @@ class Frontend:
         found: list[bytes] = []
 
         def ask(connection: Connection) -> None:
-            if not self.protocol & p.P_CONFIG:
-                raise p.BackendError(f"{self._path}: the back end has no configuration space")
+            if not self._link.protocol & p.P_CONFIG:
+                raise p.BackendError(f"{self._link.path}: the back end has no configuration space")
             request = p.CONFIG.pack(0, size, 0) + bytes(size)
             reply = connection.ask(p.GET_CONFIG, request, size=len(request))
             offset, length, _ = p.CONFIG.unpack_from(reply)
@@ -257,12 +281,12 @@ class Frontend:
             found.append(reply[p.CONFIG.size :])
 
         if not self._attempt(ask):
-            raise p.BackendError(f"{self._path}: the configuration space could not be read")
+            raise p.BackendError(f"{self._link.path}: the configuration space could not be read")
         return found[0]
 
     def write_config(self, offset: int, data: bytes) -> None:
         """Write to the configuration space, as the guest did."""
-        if self.protocol & p.P_CONFIG:
+        if self._link.protocol & p.P_CONFIG:
             request = p.CONFIG.pack(offset, len(data), 0) + data
             self._attempt(lambda connection: connection.send(p.SET_CONFIG, request))
 
@@ -271,6 +295,8 @@ class Frontend:
     def begin(self, features: int, plans: Sequence[Plan]) -> None:
         """Start empty rings, offering the heads that are in flight (again); at once if the machine runs."""
         self._fresh = True
+        self._shared = False
+        self._inflight.drop()
         self.go_on(features, plans)
 
     def go_on(self, features: int, plans: Sequence[Plan]) -> None:
@@ -298,15 +324,19 @@ class Frontend:
             self._fresh = False
             for plan in self._plans:
                 os.eventfd_write(self._kicks[plan.index], 1)
+        if self._started:
             os.eventfd_write(self._call, 1)  # for what was used while nobody looked
+        self._tell_news()
 
     def _start(self, connection: Connection) -> None:
         connection.send(p.SET_FEATURES, p.U64.pack(self.driver_features | p.F_PROTOCOL_FEATURES))
-        if self._fresh and self.protocol & p.P_INFLIGHT_SHMFD:
-            self._share_inflight(connection)
+        if not self._shared and self._link.protocol & p.P_INFLIGHT_SHMFD:
+            size = max(plan.size for plan in self._plans)
+            self._inflight.share(connection, self._count, size)
+        self._shared = True
         for plan in self._plans:
             index, base = plan.index, self.bases[plan.index]
-            rings = RINGS_GPA + index * BYTES
+            rings = memory.RINGS_GPA + index * BYTES
             address = p.VRING_ADDR.pack(index, 0, plan.desc, rings + BYTES // 2, rings, 0)
             connection.send(p.SET_VRING_NUM, p.VRING_STATE.pack(index, plan.size))
             connection.send(p.SET_VRING_BASE, p.VRING_STATE.pack(index, base))
@@ -314,17 +344,6 @@ class Frontend:
             connection.send(p.SET_VRING_CALL, p.U64.pack(index), [self._call])
             connection.send(p.SET_VRING_KICK, p.U64.pack(index), [self._kicks[index]])
             connection.send(p.SET_VRING_ENABLE, p.VRING_STATE.pack(index, 1))
-
-    def _share_inflight(self, connection: Connection) -> None:
-        """Let the back end keep its own list of what is in flight where it survives it."""
-        old = self._fds.take(self.state_id, _INFLIGHT)
-        if old >= 0:
-            os.close(old)
-        size = max(plan.size for plan in self._plans)
-        request = p.INFLIGHT.pack(0, 0, self._count, size)
-        reply, fd = connection.ask_for_fd(p.GET_INFLIGHT_FD, request, size=p.INFLIGHT.size)
-        self._fds.resave(self.state_id, _INFLIGHT, fd, kind="inflight", owner=FD_OWNER)
-        connection.send(p.SET_INFLIGHT_FD, reply, [fd])
 
     def offer(self, index: int, head: int) -> None:
         """Make a chain available; :meth:`kick` tells the back end."""
@@ -337,7 +356,7 @@ class Frontend:
 
     def take(self, index: int) -> tuple[int, int] | None:
         """Return (head, bytes written) of the next used chain of a ring; None if there is none."""
-        if self._connection is None:
+        if self._link.connection is None:
             return None
         try:
             return self.rings[index].take()
@@ -356,23 +375,30 @@ class Frontend:
                 self._served()
 
     def drain(self) -> None:
-        """Stop the rings as soon as nothing is in flight, or after 10 s; :meth:`resume` starts them again."""
+        """Stop the rings as soon as nothing is in flight; :meth:`resume` starts them again.
+
+        With a back end that takes too long they go on: :meth:`save_state` will refuse.
+        """
         with self._lock:
-            if self._started and not self._wait_until_quiet():
-                log.warning(
-                    f"{self.state_id}: the back end did not finish its work in 10 s; its rings are stopped with "
-                    f"{self._in_flight()} chains in flight"
-                )
-            self._stop()
+            if not self._started or self._wait_until_quiet():
+                self._stop()
+            else:
+                log.limited("warning", self.state_id, self._unfinished())
+
+    def _unfinished(self) -> str:
+        count = self._in_flight()
+        return f"the back end did not finish its work in {self._quiet_ms} ms; {count} requests are in flight"
 
     def forget(self) -> None:
         """Stop the rings for good: the driver takes them back. A back end that does not finish is hung up."""
+        self._awaited = False
         if self._started:
             self._wait_until_quiet()
         if self._in_flight():  # it would write to memory that is the guest's again
-            self._hang_up("the back end did not finish its work in 10 s")
+            self._hang_up(self._unfinished())
         self._stop()
         self._plans = []
+        self._inflight.drop()
 
     def _in_flight(self) -> int:
         return sum(
@@ -381,10 +407,10 @@ class Frontend:
         )
 
     def _wait_until_quiet(self) -> bool:
-        deadline = monotonic_ns() + QUIET_NS
+        deadline = monotonic_ns() + self._quiet_ms * 1_000_000
         poll = select.poll()
         poll.register(self._call, select.POLLIN)
-        connection = self._connection
+        connection = self._link.connection
         if connection is not None:  # its end, too, is an end of the waiting
             poll.register(connection.fileno(), select.POLLIN)
         while self._started:
@@ -396,8 +422,7 @@ class Frontend:
             if left <= 0:
                 return False
             poll.poll(left // 1_000_000 + 1)
-            if connection is not None and connection.hung_up():
-                self._hang_up("the back end hung up")
+            self._attempt(Connection.check_silent)
         return True
 
     def _stop(self) -> None:
@@ -418,48 +443,45 @@ class Frontend:
     # ------------------------------------------------------------------- an update
 
     def save_state(self) -> FrontendState:
-        """Return what was agreed on and where the rings are; they are stopped."""
+        """Return what was agreed on and where the rings are; they are stopped.
+
+        Raises:
+            HostError: the back end works on requests, so they could not be stopped; nothing changed.
+        """
+        if self._started:
+            raise HostError(f"{self.state_id}: {self._unfinished()}, so the rings cannot be moved")
         rings = [
             RingState(size=ring.size, offered=ring.offered, taken=ring.taken, base=base)
             for ring, base in zip(self.rings, self.bases, strict=True)
         ]
-        return FrontendState(features=self.features, protocol=self.protocol, rings=rings)
+        return FrontendState(
+            features=self._link.features,
+            protocol=self._link.protocol,
+            rings=rings,
+            inflight=self._inflight.layout,
+            heard=self._link.requests.heard if self._link.requests is not None else b"",
+            news=self._news,
+        )
 
     def load_state(self, state: FrontendState) -> None:
         """Go on with the connection that came along; without one, what was negotiated here counts."""
         if not self.inherited or len(state.rings) != self._count:
             return
-        self.features, self.protocol = state.features, state.protocol
-        if self._connection is None:
+        self._link.features, self._link.protocol = state.features, state.protocol
+        self._news = state.news
+        self._inflight.layout = state.inflight
+        kept = self._inflight.kept  # this claims it, too
+        if self._link.requests is not None:
+            self._link.requests.heard = state.heard
+        if self._link.connection is not None:
+            self._link.connection.acknowledges = bool(state.protocol & p.P_REPLY_ACK)
+        elif kept and self._reconnect_ms:
+            self._wait_for_it()
+        else:
             return
-        self._connection.acknowledges = bool(state.protocol & p.P_REPLY_ACK)
         for index, saved in enumerate(state.rings):
             self.rings[index].go_on(saved.size, saved.offered, saved.taken)
             self.bases[index] = saved.base
-        self._fds.find(self.state_id, _INFLIGHT)  # claims it
-
-    def _map_rings(self) -> mmap.mmap:
-        size = self._count * BYTES
-        fd = self._fds.find(self.state_id, _RINGS)
-        if fd < 0:
-            fd = os.memfd_create("vhost-user-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SHRINK_AND_GROW)
-            self._fds.resave(self.state_id, _RINGS, fd, kind="memory", owner=FD_OWNER)
-        return mmap.mmap(fd, size)
-
-
-def _share(ident: str, ram: Sequence[tuple[int, RamBlock]]) -> None:
-    """Refuse RAM that the back end cannot see, and let nobody cut off what it can."""
-    for _, block in ram:
-        if block.fd < 0 or not block.share:
-            raise ConfigError(
-                f"chardev {ident}: vhost-user needs shared RAM, and {block.id} is private; nothing was created"
-            ).hint("-object memory-backend-memfd,id=ram0,size=... -machine memory-backend=ram0")
-        try:
-            fcntl.fcntl(block.fd, fcntl.F_ADD_SEALS, _SHRINK_AND_GROW)
-        except OSError:  # a file of the user's: it can be truncated by whoever may write it anyway
-            continue
 
 
 def _clear(eventfd: int) -> None:

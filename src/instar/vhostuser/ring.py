@@ -16,11 +16,24 @@ from instar.virtio.queue import barrier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
 MAX_SIZE: Final = 256
 _USED_AT: Final = 4096
 BYTES: Final = 8192  # of one ring: a page for what is available, a page for what was used
+
+
+class Plan:
+    """One ring as the driver made it: its number, chains, guest address of its descriptors, heads in flight."""
+
+    __slots__ = ("desc", "heads", "index", "size")
+
+    def __init__(self, index: int, size: int, desc: int, heads: Sequence[int]) -> None:
+        self.index = index
+        self.size = size
+        self.desc = desc
+        self.heads = heads
 
 
 class Ring:
@@ -79,6 +92,17 @@ class Ring:
         at = _USED_AT // 4 + 1 + 2 * (self.taken % self.size)
         self.taken = (self.taken + 1) & 0xFFFF
         return self._u32[at], self._u32[at + 1]
+
+    def used(self) -> int:
+        """Return the checked index up to which chains were used: where another back end goes on.
+
+        Raises:
+            BackendError: it cannot be true.
+        """
+        index = self._u16[_USED_AT // 2 + 1]
+        if (self.offered - index) & 0xFFFF > self.size:
+            raise BackendError(f"the used index is {index}; {self.offered} were offered")
+        return index
 
     def base(self, reply: int) -> int:
         """Return the checked index at which a back end stopped.

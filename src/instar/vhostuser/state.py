@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
-from instar.cpr.state import State, state, subs, u
+from instar.cpr.state import State, blob, flag, state, subs, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,3 +40,14 @@ class FrontendState(State):
     features: int = u(64, "Virtio features that the back end offers.")
     protocol: int = u(64, "Protocol features agreed on.")
     rings: list[RingState] = subs(RingState, "Rings by index.", max=MAX_RINGS)
+    inflight: bytes = blob(
+        "Layout of the memory where the back end lists its requests; empty: there is none.",
+        max=24,
+        optional=True,
+    )
+    heard: bytes = blob(
+        "What came of a request of the back end that is not whole.", max=1 << 13, optional=True
+    )
+    news: bool = flag(
+        "The back end changed its configuration space and the guest was not told.", optional=True
+    )

@@ -9,6 +9,7 @@ from instar.errors import ConfigError
 
 SOCKET = ["-chardev", "socket,id=c,path=/run/c"]
 DISK = ["-device", "vhost-user-blk-device,chardev=c"]
+AGAIN = ["-chardev", "socket,id=c,path=/run/c,reconnect-ms=20"]
 
 
 def config_of(*words: str) -> Config:
@@ -19,7 +20,7 @@ def config_of(*words: str) -> Config:
 
 def test_devices_and_children_come_back_from_their_words():
     config = config_of(
-        *SOCKET, *DISK,
+        *AGAIN, "-device", "vhost-user-blk-device,chardev=c,num-queues=4,drain-ms=200",
         "-chardev", "socket,id=d,path=/run/d",
         "-device", "vhost-user-fs-device,chardev=d,tag=my share,id=fs",
         "-child", "name=fs,command=serve --opt a,,b,restart=on-failure",
@@ -27,6 +28,7 @@ def test_devices_and_children_come_back_from_their_words():
     assert [(child.name, child.command, child.restart) for child in config.children] == [
         ("fs", "serve --opt a,b", "on-failure")
     ]
+    assert (config.devices[0].num_queues, config.devices[0].drain_ms) == (4, 200)
     assert [device.slot for device in config.devices] == [0, 1]
     assert parse(to_argv(config)) == config
 
@@ -39,6 +41,8 @@ REFUSED = [
     ([*SOCKET, *DISK, "-serial", "chardev:c"], "is used 2 times"),
     ([*SOCKET, "-device", "vhost-user-fs-device,chardev=c"], "tag"),
     ([*SOCKET, "-device", f"vhost-user-fs-device,chardev=c,tag={'x' * 37}"], "36"),
+    ([*AGAIN, "-device", "vhost-user-fs-device,chardev=c,tag=t"], "has reconnect-ms="),
+    ([*SOCKET, "-device", "vhost-user-blk-device,chardev=c,num-queues=17"], "1 to 16"),
     (["-child", "name=a,command=x", "-child", "name=a,command=y"], "two children have the name 'a'"),
     ([word for n in range(17) for word in ("-child", f"name=c{n},command=x")], "limit 16"),
 ]  # fmt: skip

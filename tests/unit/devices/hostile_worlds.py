@@ -166,7 +166,7 @@ def make_vhost_user(kind: str, queues: int) -> World:
             front.fault("it lied")
 
     def again() -> None:
-        front.connected = True
+        front.lives = True
         front.used = [[], []]
 
     front.reconnect = again

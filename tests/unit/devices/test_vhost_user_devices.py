@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from instar.devices.vhost_user_blk import VhostUserBlk, VhostUserBlkState
+from instar.devices.vhost_user_blk import VhostUserBlk, VhostUserBlkState, disk_class
+from instar.devices.vhost_user_blk.device import F_MQ
 from instar.devices.vhost_user_fs import VhostUserFs
 from instar.devices.virtio_mmio import VirtioMmio
 from instar.testing.fakes import RAM_BASE, FakeIrq, make_space
 from instar.testing.virtio_driver import VirtioDriver
+from instar.vhostuser import BackendError
 from instar.virtio import features as f
 
 BASE = 0x1000_1000
@@ -20,7 +22,7 @@ class FakeFrontend:
 
     def __init__(self, features: int = f.VERSION_1 | f.INDIRECT_DESC | 1 << 9) -> None:
         self.features = features
-        self.connected = True
+        self.lives = True
         self.inherited = False
         self.offered: list[tuple[int, int]] = []
         self.kicks: list[int] = []
@@ -29,12 +31,13 @@ class FakeFrontend:
         self.faults: list[str] = []
         self.written: list[tuple[int, bytes]] = []
         self.reconnects = 0
+        self.config = CONFIG
 
-    def attach(self, served, gone) -> None:
-        self.served, self.gone = served, gone
+    def attach(self, served, gone, changed) -> None:
+        self.served, self.gone, self.changed = served, gone, changed
 
     def read_config(self, size: int) -> bytes:
-        return CONFIG[:size]
+        return self.config[:size]
 
     def write_config(self, offset: int, data: bytes) -> None:
         self.written.append((offset, data))
@@ -56,7 +59,7 @@ class FakeFrontend:
 
     def fault(self, why: str) -> None:
         self.faults.append(why)
-        self.connected = False
+        self.lives = False
         self.gone(why)
 
     def forget(self) -> None:
@@ -87,6 +90,10 @@ class Machine:
 
 def disk(frontend) -> VhostUserBlk:
     return VhostUserBlk(frontend, state_id="vhost-user-blk/0")
+
+
+def wide_disk(frontend) -> VhostUserBlk:
+    return disk_class(4)(frontend, state_id="vhost-user-blk/0")
 
 
 def folder(frontend) -> VhostUserFs:
@@ -145,7 +152,7 @@ def test_disk_whose_back_end_is_gone_asks_for_a_reset_and_looks_for_it_then():
     machine = Machine(disk)
     machine.driver.start()
     before = machine.frontend.reconnects
-    machine.frontend.connected = False
+    machine.frontend.lives = False
     machine.frontend.gone("it hung up")
     assert machine.driver.needs_reset
     machine.driver.write(0x70, 0)
@@ -154,7 +161,7 @@ def test_disk_whose_back_end_is_gone_asks_for_a_reset_and_looks_for_it_then():
 
 def test_disk_without_back_end_asks_for_a_reset_at_once():
     machine = Machine(disk)
-    machine.frontend.connected = False
+    machine.frontend.lives = False
     machine.driver.start()
     assert machine.driver.needs_reset
 
@@ -192,6 +199,35 @@ def test_disk_of_an_inherited_connection_keeps_what_the_guest_was_told():
     device = disk(frontend)
     device.load_state(VhostUserBlkState(config=b"\2" + bytes(59)))
     assert device.config()[0] == 2
+
+
+def test_disk_that_the_back_end_resized_is_shown_with_its_new_size():
+    machine = Machine(disk)
+    machine.driver.start()
+    machine.frontend.changed()  # nothing did
+    assert machine.driver.acknowledge() == 0
+    machine.frontend.config = (7).to_bytes(8, "little") + CONFIG[8:]
+    machine.frontend.changed()
+    assert (machine.driver.acknowledge(), machine.driver.config(0, 8)) == (2, 7)
+
+
+def test_disk_with_four_queues_has_a_ring_for_each_and_says_so():
+    machine = Machine(wide_disk, features=f.VERSION_1 | F_MQ)
+    machine.frontend.used = [[] for _ in range(4)]
+    machine.driver.start(queues=4)
+    assert machine.driver.features & F_MQ
+    assert machine.driver.config(34, 2) == 4
+    for queue in (3, 1):
+        machine.driver.add(b"header", 1, queue=queue)
+        machine.driver.kick(queue)
+    assert machine.frontend.offered == [(3, 0), (1, 0)]
+    machine.use(0, 1, queue=3)
+    assert (len(machine.driver.collect(3)), machine.driver.collect(1)) == (1, [])
+
+
+def test_disk_with_more_queues_than_the_back_end_serves_is_refused():
+    with pytest.raises(BackendError, match="one queue, 4 are needed"):
+        Machine(wide_disk)
 
 
 def test_folder_tells_its_tag_and_one_request_queue():

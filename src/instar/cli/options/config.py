@@ -309,26 +309,48 @@ class NetdevConfig(Record):
         self.options = options  # key to value as on the command line, checked
 
 
+VHOST_DRAIN_MS = 10_000  # how long a stop waits for a back end by default
+
+
 class VhostUserBlkConfig(Record):
     """``-device vhost-user-blk-device``."""
 
-    __slots__ = ("chardev", "id", "slot")
+    __slots__ = ("chardev", "drain_ms", "id", "num_queues", "slot")
     driver: ClassVar[str] = "vhost-user-blk-device"
 
-    def __init__(self, *, slot: int, chardev: str, ident: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        slot: int,
+        chardev: str,
+        ident: str = "",
+        drain_ms: int = VHOST_DRAIN_MS,
+        num_queues: int = 1,
+    ) -> None:
         self.slot = slot
         self.chardev = chardev  # id of a ChardevConfig, a unix socket
         self.id = ident
+        self.drain_ms = drain_ms
+        self.num_queues = num_queues
 
 
 class VhostUserFsConfig(Record):
     """``-device vhost-user-fs-device``."""
 
-    __slots__ = ("chardev", "id", "slot", "tag")
+    __slots__ = ("chardev", "drain_ms", "id", "slot", "tag")
     driver: ClassVar[str] = "vhost-user-fs-device"
 
-    def __init__(self, *, slot: int, chardev: str, tag: str, ident: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        slot: int,
+        chardev: str,
+        tag: str,
+        ident: str = "",
+        drain_ms: int = VHOST_DRAIN_MS,
+    ) -> None:
         self.slot = slot
+        self.drain_ms = drain_ms
         self.chardev = chardev
         self.tag = tag  # 1 to 36 bytes
         self.id = ident

@@ -10,9 +10,25 @@ _CHARDEV = Key(
     "id of the -chardev socket,path= where the other program listens",
     required=True,
 )
-VHOST_BLK_KEYS = (_CHARDEV,)
+_DRAIN = Key(
+    "drain-ms", "int", "how many ms a stop of the machine waits for requests in flight; an update is off then",
+    low=1, high=600_000, default="10000",
+)  # fmt: skip
+VHOST_BLK_KEYS = (
+    _CHARDEV,
+    Key(
+        "num-queues",
+        "int",
+        "queues, as the other program serves them",
+        low=1,
+        high=16,
+        default="1",
+    ),
+    _DRAIN,
+)
 VHOST_FS_KEYS = (
     _CHARDEV,
+    _DRAIN,
     Key("tag", "text", "name by which the guest mounts it", low=1, high=36, required=True),
 )
 CHILD_OPTION = Option(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from instar.cli.options.config import ChildConfig, VhostUserBlkConfig, VhostUserFsConfig
+from instar.cli.options.config import (
+    VHOST_DRAIN_MS,
+    ChildConfig,
+    VhostUserBlkConfig,
+    VhostUserFsConfig,
+)
 from instar.cli.options.grammar import where
 from instar.errors import ConfigError
 
@@ -10,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from instar.cli.options.config import Config
+    from instar.cli.options.config import ChardevConfig, Config
     from instar.cli.options.grammar import Given, Values
 
 MAX_CHILDREN: Final = 16
@@ -46,13 +51,20 @@ def vhost_device(values: Values, slot: int) -> VhostUserBlkConfig | VhostUserFsC
     """
     ident, chardev = values.text("id"), values.text("chardev")
     if values.variant == VhostUserBlkConfig.driver:
-        return VhostUserBlkConfig(slot=slot, chardev=chardev, ident=ident)
+        return VhostUserBlkConfig(
+            slot=slot,
+            chardev=chardev,
+            ident=ident,
+            drain_ms=values.number("drain-ms", VHOST_DRAIN_MS),
+            num_queues=values.number("num-queues", 1),
+        )
     if values.variant != VhostUserFsConfig.driver:
         return None
     tag = values.text("tag")
     if not tag.isprintable():
         raise ConfigError(f"{where(values)}: tag={tag!r} is not printable")
-    return VhostUserFsConfig(slot=slot, chardev=chardev, tag=tag, ident=ident)
+    drain_ms = values.number("drain-ms", VHOST_DRAIN_MS)
+    return VhostUserFsConfig(slot=slot, chardev=chardev, tag=tag, ident=ident, drain_ms=drain_ms)
 
 
 def vhost_chardevs(config: Config) -> list[tuple[str, str]]:
@@ -67,15 +79,25 @@ def vhost_chardevs(config: Config) -> list[tuple[str, str]]:
         if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig):
             found.append((f"-device {device.driver}", device.chardev))
             chardev = chardevs.get(device.chardev)
-            if chardev is not None and (
-                chardev.kind != "socket"
-                or not chardev.path
-                or chardev.server
-                or chardev.mux
-                or chardev.tls_creds
-            ):
-                raise ConfigError(
-                    f"-device {device.driver}: chardev {device.chardev!r} has to be a socket with path= "
-                    "where the other program listens, without server=on, mux=on and tls-creds="
-                )
+            if chardev is not None:
+                _check_chardev(device, chardev)
     return found
+
+
+def _check_chardev(device: VhostUserBlkConfig | VhostUserFsConfig, chardev: ChardevConfig) -> None:
+    if (
+        chardev.kind != "socket"
+        or not chardev.path
+        or chardev.server
+        or chardev.mux
+        or chardev.tls_creds
+    ):
+        raise ConfigError(
+            f"-device {device.driver}: chardev {device.chardev!r} has to be a socket with path= "
+            "where the other program listens, without server=on, mux=on and tls-creds="
+        )
+    if isinstance(device, VhostUserFsConfig) and chardev.reconnect_ms:
+        raise ConfigError(
+            f"-device {device.driver}: chardev {device.chardev!r} has reconnect-ms=, but another program would not "
+            "know the files that the guest has open"
+        )

@@ -177,9 +177,11 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
             pairs.append(("serial", device.serial))
         pairs += [("rerror", device.rerror), ("werror", device.werror)]
     elif isinstance(device, VhostUserBlkConfig):
-        pairs.append(("chardev", device.chardev))
+        pairs += [("chardev", device.chardev), ("drain-ms", str(device.drain_ms))]
+        pairs.append(("num-queues", str(device.num_queues)))
     elif isinstance(device, VhostUserFsConfig):
-        pairs += [("chardev", device.chardev), ("tag", device.tag)]
+        pairs += [("chardev", device.chardev), ("drain-ms", str(device.drain_ms))]
+        pairs.append(("tag", device.tag))
     elif isinstance(device, VirtioBalloonConfig):
         pairs.append(("deflate-on-oom", _flag(device.deflate_on_oom)))
         pairs.append(("free-page-reporting", _flag(device.free_page_reporting)))

@@ -6,7 +6,7 @@ Chains are taken out of the guest's rings and offered to the back end over rings
 
 from __future__ import annotations
 
-from instar.vhostuser.frontend import Plan
+from instar.vhostuser import Plan
 from instar.virtio import features as f
 from instar.virtio.device import VirtioDevice
 
@@ -39,7 +39,7 @@ class VhostUserDevice(VirtioDevice):
         self.frontend = frontend
         self._queues: list[Queue] = []
         self._pending: list[dict[int, Chain]] = [{} for _ in self.queues]
-        frontend.attach(self._serve, self._on_gone)
+        frontend.attach(self._serve, self._on_gone, self.changed)
 
     def withheld(self) -> int:
         """Return what the back end cannot have: rings are stopped together; indirect chains if it says so."""
@@ -48,7 +48,7 @@ class VhostUserDevice(VirtioDevice):
 
     def begin(self, queues: Sequence[Queue], *, again: bool) -> None:
         """Start the rings that the driver made, or go on with them after an update."""
-        if not self.frontend.connected:
+        if not self.frontend.lives:
             self.port.broken("there is no back end")
             return
         self._queues = list(queues)
@@ -74,6 +74,9 @@ class VhostUserDevice(VirtioDevice):
         self._queues = []
         self._pending = [{} for _ in self.queues]
         self.frontend.reconnect()
+
+    def changed(self) -> None:
+        """Take a change of the configuration space; a device that has none of the back end's has nothing to take."""
 
     def _run(self, work: Callable[[int, Queue], object], index: int, queue: Queue) -> None:
         def run(queue: Queue) -> None:
