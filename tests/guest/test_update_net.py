@@ -100,9 +100,10 @@ def test_datagrams_between_two_guests_go_on_through_updates(debian, tmp_path: Pa
             booted(vm, f"ip addr add 10.0.0.{n}/24 dev eth0; ip link set eth0 up")
         shell(two.console, "ping -c 1 10.0.0.1")
         start = len(two.console.text)
-        two.console.send(b"ping -i 0.02 -c 100 10.0.0.1 | tail -3\n")
+        # Linux keeps 10 datagrams for a unix socket, so that is how many a pause may meet.
+        two.console.send(b"ping -i 0.2 -c 25 10.0.0.1 | tail -3\n")
         for _ in range(3):
             one.update()
             two.update()
         two.console.wait(b"round-trip", start)
-        assert echoes(two.console) == (101, 101)
+        assert echoes(two.console) == (26, 26)

@@ -11,6 +11,7 @@ import pytest
 
 from harness import PATIENCE, Vm, connect
 from net_guest import booted, shell
+from wires import StreamWire
 
 CARD = bytes.fromhex("525400000001")
 PEER = bytes.fromhex("525400000009")
@@ -19,36 +20,10 @@ _ASK = struct.pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)  # an ARP request for 
 ARP = b"\xff" * 6 + PEER + _ASK + PEER + PEER_IP + bytes(6) + GUEST_IP
 ECHOES = 500  # of 1446 bytes: more than a socket takes
 FIONREAD = 0x541B
+KEEP_ALL = (
+    "echo pfifo_fast > /proc/sys/net/core/default_qdisc"  # fq_codel drops what waits for long
+)
 QUIET = 5.0  # seconds without a frame: the guest has given up sending
-
-
-class Wire:
-    """The other end of the stream."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = connect(path)
-
-    def frame(self) -> bytes:
-        (length,) = struct.unpack("!I", self._exactly(4))
-        assert 14 <= length <= 1514, "the stream has lost its frames"
-        return self._exactly(length)
-
-    def reply(self, kind: int) -> bytes:
-        """The next frame of an Ethernet type; others are skipped."""
-        while True:
-            frame = self.frame()
-            if frame[12:14] == kind.to_bytes(2, "big"):
-                return frame
-
-    def _exactly(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            data += self.socket.recv(size - len(data)) or self._ended()
-        return data
-
-    @staticmethod
-    def _ended() -> bytes:
-        raise EOFError("the VM hung up")
 
 
 @pytest.fixture
@@ -59,8 +34,8 @@ def wired(debian, tmp_path: Path):
         "-netdev", f"stream,id=n0,server=on,addr.type=unix,addr.path={path}",
         "-device", f"virtio-net-device,netdev=n0,mac={CARD.hex(':')}", size=256,
     ) as vm:  # fmt: skip
-        booted(vm, "ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up")
-        wire = Wire(path)
+        booted(vm, f"{KEEP_ALL}; ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up")
+        wire = StreamWire(0, connect(path))
         yield vm, wire, path
         wire.socket.close()
 
@@ -104,7 +79,7 @@ def test_peer_that_lies_about_a_length_is_hung_up_and_the_next_is_served(wired) 
     vm.qmp.wait_event("NETDEV_STREAM_DISCONNECTED")
     assert "limit 69632; the connection is closed" in vm.said()
     vm.update()
-    again = Wire(path)
+    again = StreamWire(0, connect(path))
     again.socket.settimeout(PATIENCE)
     again.socket.sendall(struct.pack("!I", len(ARP)) + ARP)
     assert again.reply(0x0806)[6:12] == CARD

@@ -67,10 +67,13 @@ class NetBackend:
     Attributes:
         connected: Somebody is at the other end. Without that, frames are dropped, as without a cable.
         dropped: Frames that were not sent: the host refused them.
+        resumed: The program before had it; what has no descriptor then was without one. Set before ``open``.
+        patience_s: How long ``open`` may wait for a server that is just starting.
     """
 
     __slots__ = (
-        "_emit", "_fd", "_front", "_input", "_loop", "_unsent", "_waiting", "_watched", "connected", "dropped", "spec",
+        "_emit", "_fd", "_front", "_input", "_loop", "_unsent", "_waiting", "_watched", "connected", "dropped",
+        "patience_s", "resumed", "spec",
     )  # fmt: skip
     kind: ClassVar[str] = ""
 
@@ -78,6 +81,8 @@ class NetBackend:
         self.spec = spec
         self.connected = True
         self.dropped = 0
+        self.resumed = False
+        self.patience_s = 0.0
         self._loop = loop
         self._emit = emit
         self._fd = -1

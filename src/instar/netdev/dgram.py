@@ -48,7 +48,7 @@ class DgramNet(NetBackend):
         """
         spec = self.spec
         if spec.text("remote.type"):
-            _, self._remote = sockets.address(spec, "remote")
+            _, self._remote = sockets.addresses(spec, "remote")[0]
         self._fd = fds.take(self.name, 0)
         if self._fd < 0 and spec.text("local.type") == "fd":
             self._fd = sockets.given_socket(spec, spec.text("local.str"), fds)

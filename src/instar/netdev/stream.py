@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
+from instar.errors import HostError
 from instar.netdev import sockets
 from instar.netdev.base import LENGTH, NetBackend
 
@@ -11,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Final
 
-    from instar.loop import Loop
+    from instar.loop import Loop, Timer
     from instar.netdev.base import Emit, FdTable
     from instar.netdev.spec import NetSpec
     from instar.netdev.state import NetdevState
@@ -22,9 +24,12 @@ _RETRY_NS: Final = 1_000_000_000
 
 
 class StreamNet(NetBackend):
-    """One connection at a time; a server waits for the next when it ends."""
+    """One connection at a time; when it ends, a server waits for the next, and a client may try again.
 
-    __slots__ = ("_inode", "_listener")
+    An attempt to connect does not cross an update: the new program begins another at once.
+    """
+
+    __slots__ = ("_connecting", "_inode", "_listener", "_reconnect_ns", "_timer", "_tries")
     kind: ClassVar[str] = "stream"
 
     def __init__(self, spec: NetSpec, loop: Loop, emit: Emit) -> None:
@@ -32,6 +37,10 @@ class StreamNet(NetBackend):
         self.connected = False
         self._listener = -1
         self._inode = (0, 0)
+        self._reconnect_ns = int(spec.text("reconnect-ms") or 0) * 1_000_000
+        self._timer: Timer | None = None
+        self._connecting = -1
+        self._tries = 0
 
     @property
     def info(self) -> str:
@@ -40,12 +49,15 @@ class StreamNet(NetBackend):
         where = spec.text("addr.path") or f"{spec.text('addr.host')}:{spec.text('addr.port')}"
         if spec.text("addr.type") == "fd":
             where = spec.text("addr.str")
-        verb = "connected" if self.connected else "disconnected"
-        verb = "listening" if self._listener >= 0 and not self.connected else verb
+        idle = "connecting" if self._reconnect_ns else "disconnected"
+        idle = "listening" if self._listener >= 0 else idle
+        verb = "connected" if self.connected else idle
         return f"{verb},{spec.text('addr.type')}:{where}"
 
     def open(self, fds: FdTable) -> None:
         """Take over connection and listener, or connect or listen.
+
+        A client that the program before had without a connection stays so, unless it is to try again.
 
         Raises:
             ConfigError, HostError: it cannot be; nothing was created.
@@ -53,17 +65,18 @@ class StreamNet(NetBackend):
         spec = self.spec
         self._listener = fds.take(self.name, _LISTENER)
         fd = fds.take(self.name, _CONNECTION)
-        if self._listener < 0 and fd < 0:
-            if spec.text("addr.type") == "fd":
-                fd = sockets.given_socket(spec, spec.text("addr.str"), fds)
-            elif spec.on("server", default=False):
-                self._listener = sockets.bind(spec, "addr")
-                self._inode = sockets.inode(spec.text("addr.path"))
-            else:
-                fd = sockets.connect(spec)
-        self._fd = fd
-        self.connected = fd >= 0
-        self._rewatch()
+        if fd >= 0:
+            self._fd = fd
+            self.connected = True
+            self._rewatch()
+        elif spec.on("server", default=False):
+            self._listen()
+        elif self._reconnect_ns:
+            self._timer = self._loop.call_later(0, self._try_now)
+        elif not self.resumed and spec.text("addr.type") == "fd":
+            self._connected(sockets.given_socket(spec, spec.text("addr.str"), fds))
+        elif not self.resumed:
+            self._connected(sockets.connect(spec, self.patience_s))
         self._watch_listener()
 
     def send(self, header: bytes, frame: bytes) -> bool:
@@ -98,7 +111,8 @@ class StreamNet(NetBackend):
             super().load_state(state)
 
     def close(self) -> None:
-        """Hang up, and remove the socket file if it is ours."""
+        """Hang up, try no more, and remove the socket file if it is ours."""
+        self._stop_trying()
         super().close()
         if self._listener >= 0:
             self._loop.unwatch(self._listener)
@@ -142,6 +156,7 @@ class StreamNet(NetBackend):
         self.connected = False
         self._emit("NETDEV_STREAM_DISCONNECTED", {"netdev-id": self.id})
         self._watch_listener()
+        self._try_later()
         if self._front is not None:
             self._front.drained()
 
@@ -154,17 +169,63 @@ class StreamNet(NetBackend):
             self._loop.unwatch(self._listener)
             self._loop.call_later(_RETRY_NS, self._watch_listener)
             return
+        self._connected(fd)
+        self._watch_listener()
+
+    def _listen(self) -> None:
+        if self._listener < 0:
+            self._listener = sockets.bind(self.spec, "addr")
+            self._inode = sockets.inode(self.spec.text("addr.path"))
+
+    def _connected(self, fd: int) -> None:
+        sockets.hurry(fd)
         self._fd = fd
         self.connected = True
-        kind = self.spec.text("addr.type")
-        where = {"type": kind} | (
-            {"path": self.spec.text("addr.path")}
-            if kind == "unix"
-            else {"host": self.spec.text("addr.host"), "port": self.spec.text("addr.port")}
-        )
+        where = sockets.peer(self.spec, fd)
         self._emit("NETDEV_STREAM_CONNECTED", {"netdev-id": self.id, "addr": where})
         self._rewatch()
-        self._watch_listener()
+
+    # ------------------------------------------------------------------- a client that tries again
+
+    def _try_now(self) -> None:
+        """Begin to connect; the answer comes later."""
+        self._timer = None
+        self._tries += 1
+        try:
+            self._connecting, error = sockets.begin_to_connect(self.spec, self._tries - 1)
+        except (HostError, OSError):  # the name is not known now, or no descriptor is left
+            self._try_later()
+            return
+        if error == errno.EINPROGRESS:
+            self._loop.watch(self._connecting, writable=self._on_answer)
+        else:
+            self._answered(error)
+
+    def _on_answer(self) -> None:
+        self._loop.unwatch(self._connecting)
+        self._answered(sockets.outcome(self._connecting))
+
+    def _answered(self, error: int) -> None:
+        fd, self._connecting = self._connecting, -1
+        if error:
+            os.close(fd)
+            self._try_later()
+        else:
+            self._connected(fd)
+
+    def _try_later(self) -> None:
+        if self._reconnect_ns:
+            self._timer = self._loop.call_later(self._reconnect_ns, self._try_now)
+
+    def _stop_trying(self) -> None:
+        self._reconnect_ns = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._connecting >= 0:
+            self._loop.unwatch(self._connecting)
+            os.close(self._connecting)
+            self._connecting = -1
 
     def _watch_listener(self) -> None:
         """Accept while nobody is connected; who comes meanwhile waits."""

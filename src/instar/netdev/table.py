@@ -82,14 +82,17 @@ class Netdevs:
         """Give ``card`` the back end of that name whenever there is one."""
         self._cards[ident] = card
 
-    def open(self) -> None:
+    def open(self, patience_s: float = 0.0) -> None:
         """Make all planned back ends, over the descriptors of the program before.
+
+        Args:
+            patience_s: How long to wait for servers that are just starting.
 
         Raises:
             ConfigError, HostError: one cannot be made; those before it are there.
         """
         for spec in list(self._planned.values()):
-            self._open(spec)
+            self._open(spec, patience_s)
         self._planned.clear()
         self._arrived.clear()
 
@@ -183,10 +186,12 @@ class Netdevs:
             ]
         return state
 
-    def _open(self, spec: NetSpec) -> None:
+    def _open(self, spec: NetSpec, patience_s: float = 0.0) -> None:
         if spec.kind not in KINDS:
             raise ConfigError(f"netdev {spec.id}: unknown kind {spec.kind}")
         backend = KINDS[spec.kind](spec, self._loop, self._emit)
+        backend.resumed = spec.id in self._arrived
+        backend.patience_s = patience_s
         backend.open(self._fds)
         if spec.id in self._arrived:
             backend.load_state(self._arrived[spec.id])

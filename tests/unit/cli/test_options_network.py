@@ -22,6 +22,7 @@ STREAM = "-netdev stream,id=n0,addr.type=unix,addr.path=/s"
     "line",
     [
         f"{STREAM},server=on -device virtio-net-device,netdev=n0,mac=02:00:00:00:00:AA",
+        f"{STREAM},reconnect-ms=100",
         "-netdev tap,id=n0,ifname=t0,vnet_hdr=off,script=no -device virtio-net-device,netdev=n0,id=nic",
         "-netdev tap,id=n0,queues=4 -device virtio-net-device,netdev=n0,mq=on",
         "-netdev tap,id=n0,fds=7:8:getfd-name -device virtio-net-device,netdev=n0,mq=on",
@@ -57,6 +58,9 @@ def test_cards_without_an_address_get_the_next_free_one_each() -> None:
         ("-netdev stream,id=n0,addr.type=unix", "addr.type=unix needs addr.path="),
         (f"{STREAM},addr.port=1", "addr.type=unix does not go with addr.port="),
         ("-netdev stream,id=n0,addr.type=fd,addr.str=7,server=on", "server=on does not go with addr.type=fd"),
+        (f"{STREAM},server=on,reconnect-ms=5", "reconnect-ms= is for clients that know an address, not for server=on"),
+        ("-netdev stream,id=n0,addr.type=fd,addr.str=7,reconnect-ms=5", "an address, not for addr.type=fd"),
+        (f"{STREAM},reconnect-ms=3600001", "reconnect-ms"),
         ("-netdev dgram,id=n0,local.type=unix,local.path=/a", "-netdev dgram needs remote.type="),
         ("-netdev dgram,id=n0,local.type=fd,local.str=7,remote.type=unix", "remote does not go with local.type=fd"),
         ("-netdev dgram,id=n0,local.type=unix,local.path=/a,remote.type=inet,remote.host=h,remote.port=1",

@@ -150,6 +150,15 @@ def test_added_and_removed_back_ends_stay_so_through_updates() -> None:
 
 
 @pytest.mark.usefixtures("kinds")
+def test_back_end_is_told_whether_the_program_before_had_it() -> None:
+    one = table("a")
+    one.open(patience_s=2.5)
+    assert (one.get("a").resumed, one.get("a").patience_s) == (False, 2.5)
+    two = resumed(one, "a", "b")
+    assert [each.resumed for each in two] == [True, False]
+
+
+@pytest.mark.usefixtures("kinds")
 def test_card_has_its_back_end_whenever_there_is_one() -> None:
     one, card = table("a"), Card()
     one.use("a", card)

@@ -80,9 +80,7 @@ def _netdev(values: Values) -> NetdevConfig:
         if key != "id"
     }
     if values.variant == "stream":
-        _check_address(values, "addr")
-        if values.flag("server", default=False) and values.text("addr.type") == "fd":
-            raise ConfigError(f"{where(values)}: server=on does not go with addr.type=fd")
+        _check_stream(values)
     elif values.variant == "dgram":
         _check_address(values, "local")
         by_fd = values.text("local.type") == "fd"
@@ -112,6 +110,18 @@ def _check_tap(values: Values, options: dict[str, str]) -> None:
         )
     if "" in names or len(set(names)) != len(names):
         raise ConfigError(f"{where(values)}: fds={options['fds']} has an empty or doubled part")
+
+
+def _check_stream(values: Values) -> None:
+    _check_address(values, "addr")
+    server, by_fd = values.flag("server", default=False), values.text("addr.type") == "fd"
+    if server and by_fd:
+        raise ConfigError(f"{where(values)}: server=on does not go with addr.type=fd")
+    if values.number("reconnect-ms", 0) and (server or by_fd):
+        raise ConfigError(
+            f"{where(values)}: reconnect-ms= is for clients that know an address, not for "
+            + ("server=on" if server else "addr.type=fd")
+        )
 
 
 def _check_address(values: Values, prefix: str) -> None:

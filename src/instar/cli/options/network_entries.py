@@ -6,6 +6,7 @@ from instar.cli.options.table import Key, Option
 
 _ID = Key("id", "id", "name of this network back end", required=True)
 _PATH_LIMIT = 107  # bytes, sun_path without its NUL
+_MAX_RECONNECT_MS = 3_600_000  # an hour, as of character devices
 
 
 def _address(prefix: str, what: str, *, kinds: tuple[str, ...]) -> tuple[Key, ...]:
@@ -41,6 +42,8 @@ NETDEV_OPTION = Option(
         ),
         "stream": (_ID,
             Key("server", "flag", "listen there; off: connect", default="off"),
+            Key("reconnect-ms", "int", "a client tries again after so many ms, also at the start; 0: it connects once",
+                high=_MAX_RECONNECT_MS, default="0"),
             *_address("addr", "what the stream is", kinds=("unix", "inet", "fd")),
         ),
         "dgram": (_ID,

@@ -45,6 +45,7 @@ _NETDEV: Final = ObjectType(
         _member("queues", int, "tap: queues of the interface, 1 to 4."),
         _member("vnet_hdr", bool, "tap: leave checksums and segmentation to the other side."),
         _member("server", bool, "stream: listen."),
+        _member("reconnect-ms", int, "stream, a client: try again after so many ms; 0: never."),
         _member("addr", NetAddress, "stream: where."),
         _member("local", NetAddress, "dgram: what to bind."),
         _member("remote", NetAddress, "dgram: where to send."),
