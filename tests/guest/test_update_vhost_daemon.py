@@ -1,4 +1,4 @@
-"""A vhost-user disk with a list of its requests: updated, its daemon killed, muted, resized; nothing lost or doubled."""
+"""A vhost-user disk with a list of its requests: updated, its daemon killed, muted, resized; none lost or doubled."""
 
 from __future__ import annotations
 
