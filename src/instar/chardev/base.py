@@ -129,6 +129,11 @@ class Chardev:
         """Return how many bytes are kept; event "drained" tells when there are none again."""
         return len(self._out)
 
+    @property
+    def broken(self) -> bool:
+        """Whether the other end has gone, although its input may not be at its end."""
+        return False
+
     def accept_input(self) -> None:
         """Ask ``can_receive`` again: the front end has room."""
 

@@ -63,6 +63,11 @@ class MuxShare(Chardev):
         """Whether input goes to this front end."""
         return self._mux.focused is self
 
+    @property
+    def broken(self) -> bool:
+        """Whether the shared device's other end has gone."""
+        return self._mux.backend.broken
+
     def accept_input(self) -> None:
         """Ask ``can_receive`` again."""
         self._mux.accept_input()

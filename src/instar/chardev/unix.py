@@ -101,6 +101,11 @@ class SocketChardev(FdChardev):
         state = "" if self.connected else "disconnected:"
         return f"{state}{self.address.label}{',server=on' if self._server else ''}"
 
+    @property
+    def broken(self) -> bool:
+        """Whether the client has gone, although its input may not be at its end."""
+        return self.connected and self._out_fd < 0
+
     def wait_for_client(self) -> None:
         """Block until somebody has connected (``wait=on``); before the guest starts only."""
         if self._listener is not None and not self.connected:

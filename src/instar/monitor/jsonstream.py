@@ -14,11 +14,12 @@ from instar.errors import CommandError
 MAX_REQUEST: Final = 1 << 20  # bytes of one request; a client that needs more is broken or hostile
 MAX_DEPTH: Final = 100  # nested objects and lists; Python's parser recurses
 
-_OUTSIDE: Final = re.compile(rb'[][{}"]')
-_INSIDE: Final = re.compile(rb'["\\\x00-\x1f]')
+_OUTSIDE: Final = re.compile(rb'[][{}"\xff]')
+_INSIDE: Final = re.compile(rb'["\\\x00-\x1f\xff]')
 _TOP: Final = re.compile(rb"[^ \t\r\n\xff]")
 _LINE: Final = re.compile(rb"[\n\xff]")
 _LINE_OR_VALUE: Final = re.compile(rb"[\n\xff{[]")
+_RESET: Final = 0xFF  # never in UTF-8: clients send it to begin anew
 _CLOSES: Final = {0x5D: 0x5B, 0x7D: 0x7B}
 
 
@@ -94,7 +95,7 @@ class JsonSplitter:
                 self._quoted = True
             elif char in b"{[":
                 self._open(char)
-            elif self._close(char):
+            elif self._close(char, found.start()):
                 return self._take()
 
     def _find_start(self) -> bool:
@@ -126,7 +127,7 @@ class JsonSplitter:
             if self._scan == len(self._buf):
                 self._scan = at
                 return False
-            self._scan += 1
+            self._scan += self._buf[self._scan] != _RESET
         else:
             raise self._fail(at, _LINE_OR_VALUE, "JSON parse error, control character in string")
         return True
@@ -136,8 +137,10 @@ class JsonSplitter:
             raise self._fail(self._scan, _LINE, "JSON nesting depth limit exceeded")
         self._stack.append(char)
 
-    def _close(self, char: int) -> bool:
+    def _close(self, char: int, at: int) -> bool:
         """Close a bracket; True if the value is complete."""
+        if char == _RESET:
+            raise self._fail(at, _LINE, "JSON parse error, 0xff in a request")
         if self._stack.pop() != _CLOSES[char]:
             raise self._fail(self._scan, _LINE_OR_VALUE, "JSON parse error, unbalanced brackets")
         return not self._stack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import time_ns
+from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from instar import log
@@ -23,6 +23,9 @@ SLOW_CLIENT: Final = (
     64 << 10
 )  # bytes unsent: its requests are not read until it has taken them all
 DEAD_CLIENT: Final = 1 << 20  # bytes unsent (replies, then events): it is dropped
+_TURN_NS: Final = (
+    20_000_000  # how long one client's requests are answered before others get their turn
+)
 _POLL_NS: Final = 50_000_000  # how often a waiting prompt looks whether it may come back
 
 
@@ -38,7 +41,7 @@ class Monitor:
         state: Of this monitor in the program before; None: greet whoever is connected.
 
     Attributes:
-        dropped: Clients that were dropped since they did not read.
+        dropped: Clients that were dropped since they did not read, or were gone.
     """
 
     state_class: ClassVar[type[MonitorState]] = MonitorState
@@ -66,6 +69,8 @@ class Monitor:
         )
         self._greeted = was is not None and was.greeted
         self._timer: Timer | None = None
+        self._closed = False
+        self._goes_on = False  # requests wait for the loop's next turn
         chardev.attach(receive=self._receive, can_receive=self._room, event=self._on_event)
         self._context.machine.events.subscribe(self._on_machine_event)
         if was is not None:
@@ -87,6 +92,7 @@ class Monitor:
 
     def close(self) -> None:
         """End the session; the device stays open."""
+        self._closed = True
         self._context.machine.events.unsubscribe(self._on_machine_event)
         if self._timer is not None:
             self._timer.cancel()
@@ -125,12 +131,7 @@ class Monitor:
             return
         self._chardev.write(line)
         if self._chardev.pending() > DEAD_CLIENT:
-            self.dropped += 1
-            log.warning(
-                f"{self.state_id}: client dropped, {self._chardev.pending()} bytes unread, limit {DEAD_CLIENT}; "
-                f"{self.dropped} dropped so far"
-            )
-            self._chardev.disconnect()
+            self._drop(f"{self._chardev.pending()} bytes unread, limit {DEAD_CLIENT}")
 
     def _room(self) -> int:
         return self._session.room() if self._chardev.pending() < SLOW_CLIENT else 0
@@ -141,12 +142,38 @@ class Monitor:
 
     def _pump(self) -> None:
         """Answer what has come in as long as the client takes the answers."""
+        end = monotonic_ns() + _TURN_NS
         while self._chardev.pending() < SLOW_CLIENT:
             reply = self._session.answer()
             if reply is None:
                 break
             self._chardev.write(reply)
+            if monotonic_ns() > end:
+                self._go_on_later()
+                break
         self._poll_later()
+
+    def _go_on_later(self) -> None:
+        """Let other clients, and the guest's devices, have a turn first."""
+        if not self._goes_on:
+            self._goes_on = True
+            self._context.loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._goes_on = False
+        if self._closed:
+            return
+        if self._chardev.broken:  # nobody would read the answers, and the next client waits
+            self._drop("it has gone, leaving more requests than one turn answers")
+        else:
+            self._go_on()
+
+    def _drop(self, why: str) -> None:
+        self.dropped += 1
+        log.limited(
+            "warning", self.state_id, f"client dropped: {why}; {self.dropped} dropped so far"
+        )
+        self._chardev.disconnect()
 
     def _poll_later(self) -> None:
         if isinstance(self._session, HmpSession) and self._session.busy and self._timer is None:

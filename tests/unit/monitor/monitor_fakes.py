@@ -38,6 +38,10 @@ class FakeLoop:
         self.later.append(timer)
         return timer
 
+    def call_soon(self, callback):
+        """The next turn is at once."""
+        callback()
+
     def run_later(self):
         calls, self.later = self.later, []
         for timer in calls:
@@ -264,6 +268,8 @@ class FakeContext:
 
 class FakeChardev(Chardev):
     """A client that reads only when told to."""
+
+    broken = False
 
     def __init__(self, ident="monitor0", *, connected=True):
         super().__init__(ident, FakeLoop())

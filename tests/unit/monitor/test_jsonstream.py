@@ -82,6 +82,13 @@ def test_split_newline_in_string_is_an_error_and_resynchronizes() -> None:
     assert split([b'{"a\n{}']) == ["JSON parse error, control character in string", b"{}"]
 
 
+@pytest.mark.parametrize("begun", [b'{"a": [', b'{"a', b'{"a\\'])
+def test_split_ff_in_a_request_begins_anew(begun) -> None:
+    error, *rest = split([begun + b"\xff{}"])
+    assert error.startswith("JSON parse error")
+    assert rest == [b"{}"]
+
+
 def test_split_brackets_in_strings_do_not_count() -> None:
     assert split([rb'{"}\"]": "[{"}']) == [rb'{"}\"]": "[{"}']
 

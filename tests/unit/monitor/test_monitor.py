@@ -93,6 +93,43 @@ def test_client_that_never_reads_is_dropped_and_counted(context, client, capfd) 
     assert "monitor/monitor0: client dropped" in capfd.readouterr().err
 
 
+def test_requests_of_one_client_are_answered_in_several_turns(
+    context, client, monkeypatch
+) -> None:
+    monkeypatch.setattr("instar.monitor.monitor._TURN_NS", -1)
+    turns = []
+    monkeypatch.setattr(context.loop, "call_soon", turns.append)
+    Monitor("qmp", client, context)
+    client.take()
+    client.type(HELLO * 3)
+    assert (client.take().count(b"\n"), len(turns)) == (1, 1)
+    turns.pop()()
+    assert (client.take().count(b"\n"), len(turns)) == (1, 1)
+
+
+def test_turn_of_a_monitor_that_was_closed_does_nothing(context, client, monkeypatch) -> None:
+    monkeypatch.setattr("instar.monitor.monitor._TURN_NS", -1)
+    turns = []
+    monkeypatch.setattr(context.loop, "call_soon", turns.append)
+    monitor = Monitor("qmp", client, context)
+    client.type(HELLO * 3)
+    monitor.close()
+    client.take()
+    turns.pop()()
+    assert (client.take(), turns) == (b"", [])
+
+
+def test_client_that_has_gone_with_many_requests_is_dropped(
+    context, client, monkeypatch, capfd
+) -> None:
+    monkeypatch.setattr("instar.monitor.monitor._TURN_NS", -1)
+    monitor = Monitor("qmp", client, context)
+    client.broken = True
+    client.type(HELLO * 3)
+    assert (client.disconnects, monitor.dropped, monitor.save_state().input) == (1, 1, b"")
+    assert "it has gone, leaving more requests than one turn answers" in capfd.readouterr().err
+
+
 def test_saved_monitor_goes_on_without_a_greeting(context, client) -> None:
     before = Monitor("qmp", client, context, "m")
     client.type(HELLO + b'{"execute": "query-')
