@@ -22,6 +22,7 @@ from harness import PATIENCE, PROGRAM, Console, GoneError, Vm, connect
 UPDATES = 20
 PATTERN = random.Random(7).randbytes(1_000_000)
 KINDS = ("stdio", "pty", "unix", "tcp", "pipe", "unix-client", "tcp-client")
+STALLED = ("pty", "unix", "pipe")
 MORE = 3  # parts of the pattern that are kept back until the updates begin
 ECHO = (
     "(stty raw -echo; cat) <>/dev/hvc0 >&0 & "
@@ -30,16 +31,25 @@ ECHO = (
 
 
 class Paced(Peer):
-    """Who sends no more of the pattern than it may."""
+    """Who sends no more than it may, and may stop reading."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         super().__init__(read_fd, write_fd)
         self.allowed = 0
+        self.reading = True
+
+    def start(self, data: bytes) -> None:
+        self.total = len(data)
+        super().start(data)
+
+    @property
+    def sent(self) -> int:
+        return self.total - len(self._left)
 
     def _step(self) -> None:
-        sent = len(PATTERN) - len(self._left)
-        writers = [self.write_fd] if sent < self.allowed else []
-        readable, writable, _ = select.select([self.read_fd], writers, [], 0.01)
+        may = self.allowed - self.sent
+        readers, writers = [self.read_fd] * self.reading, [self.write_fd] * (may > 0)
+        readable, writable, _ = select.select(readers, writers, [], 0.01)
         with contextlib.suppress(BlockingIOError):
             if readable:
                 data = os.read(self.read_fd, 65536)
@@ -47,8 +57,7 @@ class Paced(Peer):
                     raise GoneError("the other end was closed")
                 self.got += data
             if writable:
-                some = self._left[: min(16384, self.allowed - sent)]
-                self._left = self._left[os.write(self.write_fd, some) :]
+                self._left = self._left[os.write(self.write_fd, self._left[: min(16384, may)]) :]
 
 
 def listener(address: str | tuple[str, int]) -> socket.socket:
@@ -130,6 +139,29 @@ class Consoles:
         for peer in self.peers.values():
             peer.finish()
 
+    def stall(self) -> dict[str, Paced]:
+        """Send twice the pattern to some, who read nothing of what comes back before two updates are over."""
+        peers = {kind: self.again(kind) for kind in STALLED}
+        for peer in peers.values():
+            peer.reading = False
+            peer.allowed = 2 * len(PATTERN)
+            peer.start(2 * PATTERN)
+        deadline = time.monotonic() + PATIENCE
+        while min(peer.sent for peer in peers.values()) < len(PATTERN):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for _ in range(2):
+            assert self.vm.update()["status"] == "completed"
+        self.before_reading = {kind: peer.sent for kind, peer in peers.items()}
+        for peer in peers.values():
+            peer.reading = True
+        for peer in peers.values():
+            peer.finish()
+        return peers
+
+    def again(self, kind: str) -> Paced:
+        return Paced(self.peers[kind].read_fd, self.peers[kind].write_fd)
+
 
 @pytest.fixture(scope="module")
 def consoles(debian, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consoles]:
@@ -150,6 +182,12 @@ def test_ports_have_their_names_and_terminals_their_paths(consoles: Consoles) ->
     assert all(f"test.{kind}\r\n".encode() in consoles.names for kind in KINDS[1:])
     assert filename(consoles.vm, "pty") == consoles.pty
     assert not BAD.search(shell(consoles.vm.console, "dmesg"))
+
+
+def test_readers_that_stall_make_the_guest_wait_and_lose_nothing(consoles: Consoles) -> None:
+    for kind, peer in consoles.stall().items():
+        assert peer.got == 2 * PATTERN, (kind, peer.trouble)
+        assert consoles.before_reading[kind] < len(peer.got), f"{kind}: the guest did not wait"
 
 
 def until_answer(console: Console, line: str, expected: bytes) -> None:
