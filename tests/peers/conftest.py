@@ -42,6 +42,7 @@ def passt_missing() -> str:
 NEEDS = {
     "test_update_passt.py": passt_missing,
     "test_vhost_user.py": daemons_missing,
+    "test_disk_recipes.py": daemons_missing,
     "test_riscv_tests.py": riscv_tests_missing,
     "test_binutils.py": objdump_missing,
     "test_qemu_user.py": qemu_missing,
