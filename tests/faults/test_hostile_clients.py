@@ -137,6 +137,7 @@ def test_100_mib_of_json_get_one_error_and_memory_stays_bounded(vm: Vm) -> None:
         answer = client.send_while_reading(pieces)
         assert client.ask("query-status", "after")["return"]["status"] == "running"
     assert json.loads(answer) == LIMIT_TOLD
+    assert "monitor/other: client sent what is no request, " in vm.said()
 
 
 def test_largest_request_with_the_largest_id_is_answered(vm: Vm) -> None:

@@ -69,6 +69,7 @@ class Monitor:
         )
         self._greeted = was is not None and was.greeted
         self._timer: Timer | None = None
+        self._malformed = 0  # of the session's count, what was told
         self._closed = False
         self._goes_on = False  # requests wait for the loop's next turn
         chardev.attach(receive=self._receive, can_receive=self._room, event=self._on_event)
@@ -148,10 +149,19 @@ class Monitor:
             if reply is None:
                 break
             self._chardev.write(reply)
+            self._tell_of_malformed()
             if monotonic_ns() > end:
                 self._go_on_later()
                 break
         self._poll_later()
+
+    def _tell_of_malformed(self) -> None:
+        count = self._session.malformed if isinstance(self._session, QmpSession) else 0
+        if count != self._malformed:
+            self._malformed = count
+            log.limited(
+                "warning", self.state_id, f"client sent what is no request, {count} times so far"
+            )
 
     def _go_on_later(self) -> None:
         """Let other clients, and the guest's devices, have a turn first."""

@@ -32,12 +32,16 @@ class QmpSession:
         context: What commands act on.
         pretty: Indent replies.
         state: Of the session before an update; None: a new one.
+
+    Attributes:
+        malformed: Errors answered to what was no JSON, or too much of it.
     """
 
     def __init__(
         self, context: Context, *, pretty: bool = False, state: MonitorState | None = None
     ) -> None:
         self._context = context
+        self.malformed = 0
         self._indent = 4 if pretty else None
         was = state or MonitorState(kind="qmp")
         self._negotiated = was.negotiated
@@ -79,10 +83,9 @@ class QmpSession:
         """Execute the next complete request and return the reply; None if there is none."""
         ident: dict[str, object] = {}
         try:
-            text = self._input.next()
-            if text is None:
+            request = self._next_request()
+            if request is None:
                 return None
-            request = parse(text)
             if not isinstance(request, dict):
                 raise CommandError("QMP input must be a JSON object")
             message = cast("dict[str, object]", request)
@@ -94,6 +97,14 @@ class QmpSession:
         except Exception as e:  # a bug in one command must not take the guest down
             log.error(f"QMP: {error(e)['desc']}")
             return self._line({"error": error(e), **ident})
+
+    def _next_request(self) -> object:
+        try:
+            text = self._input.next()
+            return None if text is None else parse(text)
+        except CommandError:
+            self.malformed += 1
+            raise
 
     def event(self, name: str, data: Mapping[str, object], time_us: int) -> bytes:
         """Return the event's line; empty before negotiation.

@@ -107,6 +107,16 @@ def test_requests_of_one_client_are_answered_in_several_turns(
     assert (client.take().count(b"\n"), len(turns)) == (1, 1)
 
 
+def test_rubbish_is_answered_counted_and_told_of_now_and_then(context, client, capfd) -> None:
+    Monitor("qmp", client, context, "rude")
+    client.take()
+    client.type(b"}\n" * 100)
+    assert client.take().count(b"JSON parse error") == 100
+    said = capfd.readouterr().err
+    assert "monitor/rude: client sent what is no request, 1 times so far" in said
+    assert said.count("no request") < 20
+
+
 def test_turn_of_a_monitor_that_was_closed_does_nothing(context, client, monkeypatch) -> None:
     monkeypatch.setattr("instar.monitor.monitor._TURN_NS", -1)
     turns = []
