@@ -113,3 +113,14 @@ def test_removed_listener_hears_nothing_more(heard):
     notifiers.done("normal")
     notifiers.setup("normal")
     assert heard == [("a", "setup")]
+
+
+def test_source_is_asked_each_time_for_its_modes():
+    blockers = Blockers(MODES)
+    connections: list[str] = []
+    blockers.ask(lambda: connections, MODES[0])
+    blockers.add("always")
+    assert blockers.reasons(MODES[0]) == ["always"]
+    connections.append("somebody is connected")
+    assert blockers.reasons(MODES[0]) == ["always", "somebody is connected"]
+    assert blockers.reasons(MODES[1]) == ["always"]

@@ -52,6 +52,11 @@ INET = {"type": "inet", "data": {"host": "h", "port": "44", "ipv4": True}}
             {"addr": INET, "server": False, "nodelay": True, "reconnect-ms": 5},
             "socket,id=c1,host=h,port=44,ipv4=on,server=off,nodelay=on,reconnect-ms=5",
         ),
+        (
+            "socket",
+            {"addr": UNIX, "tls-creds": "t", "reopen-on-cpr": True},
+            "socket,id=c1,path=/a,,b,server=on,wait=off,tls-creds=t,reopen-on-cpr=on",
+        ),
     ],
 )
 def test_backend_becomes_the_argument_of_the_option(context, kind, data, argument) -> None:
