@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import subprocess
@@ -13,9 +14,19 @@ from pathlib import Path
 import pytest
 
 from harness import PATIENCE, PROGRAM, Vm
+from instar.cpr.fds import Fds
+from instar.devices.vhost_user_blk import VhostUserBlk
+from instar.devices.virtio_mmio import VirtioMmio
+from instar.loop import Loop
+from instar.memory import AddressSpace, RamBlock
+from instar.testing.fakes import RAM_BASE, FakeIrq
+from instar.testing.virtio_driver import VirtioDriver
+from instar.vhostuser import Frontend
 from instar.vhostuser import protocol as p
 
 VERSION_1 = 1 << 32
+BASE = 0x1000_1000
+SILENCE = b"silence"
 MEMORY = (
     "-m", "16M", "-object", "memory-backend-memfd,id=ram0,size=16M", "-machine", "memory-backend=ram0",
 )  # fmt: skip
@@ -38,6 +49,7 @@ class Peer(threading.Thread):
         self.listener.listen()
         self.requests: list[int] = []
         self.fds: dict[int, list[int]] = {}
+        self.gifts = 1  # descriptors that come with the list of requests
         self.inflight = os.memfd_create("inflight")
         os.ftruncate(self.inflight, 4096)
         features = p.U64.pack(VERSION_1 | p.F_PROTOCOL_FEATURES)
@@ -71,14 +83,19 @@ class Peer(threading.Thread):
                 connection.recv(size, socket.MSG_WAITALL)
             self.requests.append(request)
             self.fds.setdefault(request, []).extend(fds)
-            if request not in self.answers:
-                continue
-            answer = self.answers[request]
-            if answer is None:
+            if not self.answer(connection, request):
                 return
+
+    def answer(self, connection: socket.socket, request: int) -> bool:
+        """Answer if there is an answer; False to hang up."""
+        answer = self.answers.get(request, SILENCE)
+        if answer is None:
+            return False
+        if answer != SILENCE:
             reply = p.HEADER.pack(request, p.VERSION | p.REPLY, len(answer)) + answer
-            fds = [self.inflight] if request == p.GET_INFLIGHT_FD else []
+            fds = [self.inflight] * self.gifts if request == p.GET_INFLIGHT_FD else []
             socket.send_fds(connection, [reply], fds)
+        return True
 
     def hang_up(self) -> None:
         self.connection.shutdown(socket.SHUT_RDWR)
@@ -186,3 +203,117 @@ def test_back_end_that_uses_more_chains_than_there_are_stops_its_device(
         daemon.spoil_used_index()
         until(lambda: "the used index jumped by" in vm.said())
         assert vm.qmp.command("query-status")["status"] == "running"
+
+
+class Rogue(Peer):
+    """Back ends that come one after the other, each with answers and deeds of its own; the last one is right."""
+
+    def __init__(self, path: Path, *ways) -> None:
+        self.ways = ways
+        self.right = False
+        super().__init__(path)
+
+    def run(self) -> None:
+        known = dict(self.answers)
+        for way in [*self.ways, {}]:
+            self.answers = known | way.get("answers", {})
+            self.gifts = way.get("gifts", 1)
+            self.deed = way.get("deed", lambda _: None)
+            self.right = not way
+            super().run()
+
+    def serve(self, connection: socket.socket) -> None:
+        self.requests.clear()
+        super().serve(connection)
+
+    def answer(self, connection: socket.socket, request: int) -> bool:
+        if request == p.SET_VRING_ENABLE:
+            self.deed(self)
+        return super().answer(connection, request)
+
+
+def say_unasked(peer: Peer) -> None:
+    peer.connection.sendall(b"\xff" * 40)
+
+
+def ask(*, data: bytes, gifts: int = 0):
+    def deed(peer: Peer) -> None:
+        with socket.socket(fileno=os.dup(peer.fds[p.SET_BACKEND_REQ_FD][-1])) as asking:
+            socket.send_fds(asking, [data], [peer.inflight] * gifts)
+
+    return deed
+
+
+REQUESTS = {p.GET_PROTOCOL_FEATURES: p.U64.pack(p.P_CONFIG | p.P_BACKEND_REQ)}
+WAYS = {
+    "list of requests has 1099511627776 bytes": {
+        "answers": {p.GET_INFLIGHT_FD: p.INFLIGHT.pack(1 << 40, 0, 1, 256)}
+    },
+    "reply to request 31 has 5 bytes, not 24": {"answers": {p.GET_INFLIGHT_FD: b"short"}},
+    "reply to request 31 has 8 descriptors, not 1": {"gifts": 9},
+    "hung up in request 31": {"answers": {p.GET_INFLIGHT_FD: None}},
+    "request 31 to the back end: no answer in 5 s": {"answers": {p.GET_INFLIGHT_FD: SILENCE}},
+    "said what nobody had asked for": {"deed": say_unasked},
+    "asked with message 4294967295": {"answers": REQUESTS, "deed": ask(data=b"\xff" * 40)},
+    "sent descriptors that nobody had asked for": {
+        "answers": REQUESTS, "deed": ask(data=b"\1", gifts=2),
+    },
+    "the used index jumped by": {"deed": lambda peer: peer.spoil_used_index()},
+}  # fmt: skip
+
+
+class Board:
+    """A disk over vhost-user and a guest's driver, without a machine."""
+
+    def __init__(self, path: Path) -> None:
+        size = 1 << 20
+        ram = os.memfd_create("ram", os.MFD_ALLOW_SEALING)
+        os.ftruncate(ram, size)
+        space = AddressSpace()
+        space.add_ram(
+            RAM_BASE, RamBlock("ram", mmap.mmap(ram, size), fd=ram, share=True, adopted=False)
+        )
+        self.loop = Loop()
+        self.frontend = Frontend(
+            "c", str(path), 1, ram=space.ram, loop=self.loop, lock=threading.RLock(), running=lambda: True,
+            fds=Fds(), quiet_ms=100,
+        )  # fmt: skip
+        disk = VhostUserBlk(self.frontend, state_id="vhost-user-blk/0")
+        self.ends: list[str] = []
+
+        def gone(why: str) -> None:
+            self.ends.append(why)
+            disk._on_gone(why)
+
+        self.frontend.attach(disk._serve, gone, disk.changed)
+        space.add_mmio(
+            BASE, 0x1000, VirtioMmio(disk, space.memory, FakeIrq(), "virtio-mmio/0"), "m"
+        )
+        self.driver = VirtioDriver(space, BASE, RAM_BASE + 0x1000)
+
+    def turn(self) -> None:
+        """Serve what there is to serve."""
+        self.loop.call_soon(self.loop.quit)
+        self.loop.run()
+
+    def is_broken(self) -> bool:
+        self.turn()
+        return self.driver.needs_reset
+
+
+def test_back_ends_that_lie_in_every_way_stop_their_device_until_a_right_one_comes(
+    tmp_path: Path,
+) -> None:
+    with contextlib.closing(Rogue(tmp_path / "socket", *WAYS.values())) as rogue:
+        board = Board(tmp_path / "socket")
+        for text in WAYS:
+            board.driver.heap = RAM_BASE + 0x1000
+            board.driver.start()
+            until(board.is_broken)
+            assert text in board.ends[-1]
+        board.driver.heap = RAM_BASE + 0x1000
+        board.driver.start()
+        board.turn()
+        assert rogue.right
+        assert not board.driver.needs_reset
+        board.frontend.close()

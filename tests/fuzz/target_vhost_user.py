@@ -33,6 +33,9 @@ class FakeLoop:
     def unwatch(self, _fd: int) -> None:
         pass
 
+    def call_later(self, _delay_ns: int, callback) -> None:
+        del callback
+
 
 class Board:
     """A front end that was told to go on with a connection, whose other end is ours."""
@@ -44,6 +47,8 @@ class Board:
         os.ftruncate(self.memory, RINGS * BYTES)
         self.fds.save("vhost-user/c", 0, mine.detach())
         self.fds.save("vhost-user/c", 1, self.memory)
+        asked, self.asks = socket.socketpair()
+        self.fds.save("vhost-user/c", 3, asked.detach())
         self.loop = FakeLoop()
         self.faults: list[str] = []
         self.front = Frontend(
@@ -81,6 +86,7 @@ class Board:
         front.rings.clear()
         front._map.close()
         self.peer.close()
+        self.asks.close()
 
 
 def fuzz(data: bytes) -> None:
@@ -102,6 +108,9 @@ def play(board: Board, script: Script) -> None:
     if said:
         socket.send_fds(board.peer, [said], gifts)
     board.peer.shutdown(socket.SHUT_WR)
+    asked = script.bytes(script.number() % 100)
+    if asked:
+        socket.send_fds(board.asks, [asked], gifts[: script.number() % 3])
     for index in range(RINGS):
         os.pwrite(board.memory, script.bytes(70), index * BYTES + BYTES // 2)
     for step in todo:
@@ -124,13 +133,21 @@ def act(front: Frontend, step: int) -> None:
     elif what < 24 and front.rings[0].size:
         front.offer(0, step & 7)
         front.kick(0)
-    elif what < 28:
+    elif what < 26:
         front.write_config(step & 7, b"1")
+    elif what < 28:
+        front._on_request()
+        assert len(state_of(front).heard) <= 1 << 13
     else:
         try:
             assert len(front.read_config(60)) == 60
         except p.BackendError as error:
             assert str(error)
+
+
+def state_of(front: Frontend) -> FrontendState:
+    """The state, as it would cross; of rings that run there is none."""
+    return FrontendState() if front._started else front.save_state()
 
 
 def reply(request: int, body: bytes) -> bytes:
@@ -146,9 +163,13 @@ def seeds() -> list[bytes]:
     used = b"\0\0\1\0" + bytes(66)
     made = []
     for spoken, todo, said in (
-        (0x200, [255], config), (0x200, [0, 64, 128], bases), (0x1000, [1, 100], inflight + bases),
-        (0x1008, [1, 96], done), (0x201, [1, 160, 161, 64, 192], bases), (0x200, [1, 160, 64], bases[:30]),
+        (0x220, [210, 255, 209], config), (0x200, [0, 64, 128], bases), (0x1000, [1, 100], inflight + bases),
+        (0x1008, [1, 96], done), (0x221, [1, 160, 161, 64, 208, 192], bases), (0x200, [1, 160, 64], bases[:30]),
     ):  # fmt: skip
         head = spoken.to_bytes(2, "little") + bytes(todo).ljust(8, b"\xff")
-        made.append(head + b"\1" + len(said).to_bytes(2, "little") + said + used * RINGS)
+        asked = p.HEADER.pack(2, p.VERSION | p.NEED_REPLY, 0) + p.HEADER.pack(9, p.VERSION, 4)
+        made.append(
+            head + b"\1" + len(said).to_bytes(2, "little") + said
+            + bytes([len(asked)]) + asked + b"\0" + used * RINGS
+        )  # fmt: skip
     return made
