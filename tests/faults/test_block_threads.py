@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from _thread import get_ident
+from _thread import allocate_lock, get_ident
 
 import pytest
 
@@ -40,6 +40,34 @@ def test_requests_through_the_loop_are_answered_once_in_its_thread(path):
     block.close()
     with open(path, "rb") as file:
         assert file.read() == b"".join(bytes((n,)) * 512 for n in range(COUNT))
+
+
+def test_success_is_answered_by_the_worker_and_failure_in_the_loop(path, capfd):
+    loop = Loop()
+    lock = allocate_lock()
+    here = get_ident()
+    answers: list[tuple[int, bool]] = []
+
+    def post_or_run(callback) -> None:
+        with lock:
+            callback()
+        loop.call_threadsafe(lambda: None)
+
+    def done(error: int) -> None:
+        answers.append((error, get_ident() == here))
+
+    block = open_block(
+        BlockSpec("d0", path), FakeFds(), loop.call_threadsafe, post_or_run=post_or_run
+    )
+    wrong = memoryview(b"no system call takes every second byte")[::2]
+    for n, (op, buffers) in enumerate([("flush", []), ("write", [wrong])], 1):
+        with lock:
+            block.submit(BlockRequest(op, 0, sum(map(len, buffers)), buffers, done))
+        while len(answers) < n:
+            loop.turn(None)
+    assert answers == [(0, False), (errno.EIO, True)]
+    assert "Please report it" in capfd.readouterr().err
+    block.close()
 
 
 def test_drain_answers_everything_and_late_calls_of_the_loop_do_nothing(path):

@@ -102,6 +102,7 @@ class RawBlock:
         "_in_flight",
         "_locked",
         "_post",
+        "_post_or_run",
         "_workers",
         "id",
         "path",
@@ -113,8 +114,16 @@ class RawBlock:
     )
     state_class: ClassVar[type[State]] = BlockState
 
-    def __init__(
-        self, spec: BlockSpec, fd: int, size: int, fds: FdTable, post: Post, *, inline: bool
+    def __init__(  # noqa: PLR0913 - one disk, all of it known when it is made
+        self,
+        spec: BlockSpec,
+        fd: int,
+        size: int,
+        fds: FdTable,
+        post: Post,
+        *,
+        post_or_run: Post,
+        inline: bool,
     ) -> None:
         self.id = spec.id
         self.path = spec.path
@@ -127,6 +136,7 @@ class RawBlock:
         self._fd = fd
         self._fds = fds
         self._post = post
+        self._post_or_run = post_or_run
         self._workers = None if inline else Workers()
         self._locked = False
         self._in_flight = 0  # requests submitted and not delivered; the machine lock guards it
@@ -135,7 +145,7 @@ class RawBlock:
         self._idle.acquire()
 
     def submit(self, request: BlockRequest) -> None:
-        """Start ``request``; its ``done`` is called in the main loop, or before this returns."""
+        """Start ``request``; its ``done`` is called later, with the machine lock held, or before this returns."""
         request.started_ns = monotonic_ns()
         if self.throttle is None or not self.throttle.holds(request):
             self.start(request)
@@ -261,8 +271,12 @@ class RawBlock:
         ) as e:  # our bug; but an answer never given would hang guest and updates
             log.error(f"disk {self.id}: internal error in {request.op}: {e!r}. Please report it")
             error = errno.EIO
+        # What follows from a failure (events, a stop) is the main thread's.
         self._done.append((request, error))  # one list operation: atomic
-        self._post(self._deliver)
+        if error:
+            self._post(self._deliver)
+        else:
+            self._post_or_run(self._deliver_one)
         try:
             self._idle.release()
         except RuntimeError:  # it is free already: drain() will look
@@ -273,6 +287,15 @@ class RawBlock:
             request, error = self._done.pop(0)
             self._in_flight -= 1
             self._finish(request, error)
+
+    def _deliver_one(self) -> None:
+        """Deliver the first that succeeded, if there is one: drain() may have been faster."""
+        for n, (request, error) in enumerate(self._done):
+            if not error:
+                del self._done[n]
+                self._in_flight -= 1
+                self._finish(request, 0)
+                return
 
     def _finish(self, request: BlockRequest, error: int) -> None:
         """Count, report a failure, and tell who asked."""
@@ -289,7 +312,13 @@ class RawBlock:
 
 
 def open_block(
-    spec: BlockSpec, fds: FdTable, post: Post, *, inline: bool = False, active: bool = True
+    spec: BlockSpec,
+    fds: FdTable,
+    post: Post,
+    *,
+    post_or_run: Post | None = None,
+    inline: bool = False,
+    active: bool = True,
 ) -> RawBlock:
     """Open and lock the disk of ``spec``, or go on with the descriptor that an update brought.
 
@@ -297,6 +326,7 @@ def open_block(
         spec: What the user asked for.
         fds: The table of named descriptors.
         post: Runs a call in the main loop with the machine lock held; callable from any thread.
+        post_or_run: Like ``post``, or at once in the calling thread, which is a worker's: for requests that succeeded.
         inline: Do all I/O inside ``submit``: slower, and independent of host timing.
         active: Take the lock now; otherwise :meth:`RawBlock.activate` does.
 
@@ -309,7 +339,8 @@ def open_block(
     try:
         if inherited >= 0:
             _check_same(spec, fd)
-        block = RawBlock(spec, fd, _measure(spec, fd), fds, post, inline=inline)
+        size = _measure(spec, fd)
+        block = RawBlock(spec, fd, size, fds, post, post_or_run=post_or_run or post, inline=inline)
         if active:
             block.activate()
     except BaseException:

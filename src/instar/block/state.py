@@ -51,7 +51,19 @@ class BlockState(State):
             error: 0 or its errno.
             time_ns: From its submission to its end.
         """
-        kind = _KINDS[op]
+        if op == "read" and not error:  # most are this or a write
+            self.rd_operations += 1
+            self.rd_bytes += length
+            self.rd_total_time_ns += time_ns
+        elif op == "write" and not error:
+            self.wr_operations += 1
+            self.wr_bytes += length
+            self.wr_total_time_ns += time_ns
+            self.wr_highest_offset = max(self.wr_highest_offset, offset + length)
+        else:
+            self._count_other(_KINDS[op], offset, length, error, time_ns)
+
+    def _count_other(self, kind: str, offset: int, length: int, error: int, time_ns: int) -> None:
         self._add(f"{kind}_total_time_ns", time_ns)
         if error:
             self._add(f"failed_{kind}_operations", 1)

@@ -233,6 +233,7 @@ def _make_disks(vm: Vm) -> dict[str, RawBlock]:
             spec,
             vm.fds,
             vm.machine.post,
+            post_or_run=vm.machine.post_or_run,
             inline=vm.config.icount is not None,
             active=not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0,
         )

@@ -123,6 +123,7 @@ def test_chain_of_any_ring_is_what_the_model_finds_or_refused_by_both(ring, tabl
     assert state.next_avail == 0
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6),
     gaps=st.lists(st.integers(0, 1), min_size=6, max_size=6),

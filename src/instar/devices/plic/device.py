@@ -164,12 +164,13 @@ class Plic:
         """Return (priority, source) of the request to serve first; (0, 0) if there is none."""
         state = self.state
         best, winner = 0, 0
-        for word in range(WORDS):
-            bits = state.pending[word] & state.enable[context * WORDS + word]
+        enable, priority = state.enable, state.priority
+        for word, pending in enumerate(state.pending):
+            bits = pending and pending & enable[context * WORDS + word]
             while bits:
                 source = (word << 5) + (bits & -bits).bit_length() - 1
-                if state.priority[source] > best:  # equal priorities: the lowest number wins
-                    best, winner = state.priority[source], source
+                if priority[source] > best:  # equal priorities: the lowest number wins
+                    best, winner = priority[source], source
                 bits &= bits - 1
         return best, winner
 
@@ -195,6 +196,7 @@ class Plic:
         self._update()
 
     def _update(self) -> None:
-        for context in range(self.state.contexts):
-            priority, _ = self._best(context)
-            self.set_hart_irq(context, priority > self.state.threshold[context])
+        state = self.state
+        some = any(state.pending)
+        for context in range(state.contexts):
+            self.set_hart_irq(context, some and self._best(context)[0] > state.threshold[context])

@@ -70,7 +70,6 @@ class Ram:
             PyBuffer_Release(cython.address(self.held[i]))
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def find(self, gpa: u64, length: u64) -> cython.int:
         """Return which block holds all of these bytes; GuestMemoryError if none does."""
         i: cython.int
@@ -101,7 +100,6 @@ class Ram:
         return self.part(gpa, offset, 2)
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def wrote(self, gpa: u64, length: u64) -> cython.int:
         """Tell the CPU that a device changed these bytes."""
         listener = self.memory.listener
@@ -131,7 +129,6 @@ class Chain:
         free(self.segments)
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def append(self, gpa: u64, length: u64, writes: cython.bint) -> cython.int:
         """Append what one descriptor says, or raise and append nothing."""
         region: cython.int
@@ -165,7 +162,6 @@ class Chain:
         return 0
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def grow(self) -> cython.int:
         more: cython.int
         bigger: cython.p_void
@@ -203,9 +199,8 @@ class Chain:
         return found
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def copy(self, data: P_u8, offset: u64, length: u64, out: cython.bint) -> cython.int:
-        """Copy to the room (``out``) or from what the guest wrote; the bounds were checked."""
+        """Copy to the room (``out``; NULL: it was written already) or from what the guest wrote, as far as that goes."""
         i: cython.int
         take: u64
         for i in range(self.inputs if out else 0, self.count):
@@ -218,12 +213,14 @@ class Chain:
             take = s.length - offset
             if take > length:
                 take = length
-            if out:
-                memcpy(s.host + offset, data, take)
-                self.ram.wrote(s.gpa + offset, take)
-            else:
+            if not out:
                 memcpy(data, s.host + offset, take)
-            data += take
+            elif data != cython.NULL:
+                memcpy(s.host + offset, data, take)
+            if out:
+                self.ram.wrote(s.gpa + offset, take)
+            if data != cython.NULL:
+                data += take
             length -= take
             offset = 0
         return 0
@@ -251,21 +248,7 @@ class Chain:
         return [view for _, view in self.cut(self.inputs, self.count, offset, length)]
 
     def filled(self, offset: i64, length: i64):
-        i: cython.int
-        take: i64
-        for i in range(self.inputs, self.count):
-            if length <= 0:
-                break
-            s: pSegment = self.segments + i
-            take = cast(i64, s.length) - offset
-            if take <= 0:
-                offset -= cast(i64, s.length)
-                continue
-            if take > length:
-                take = length
-            self.ram.wrote(s.gpa + offset, take)
-            length -= take
-            offset = 0
+        self.copy(cython.NULL, offset, length, True)
 
     def write(self, data, offset: i64 = 0):
         raw: Py_buffer
@@ -277,7 +260,6 @@ class Chain:
             PyBuffer_Release(cython.address(raw))
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def check_size(self, offset: i64, length: i64) -> cython.int:
         if offset < 0 or length < 0 or offset + length > cast(i64, self.size):
             raise QueueError(
@@ -286,7 +268,6 @@ class Chain:
         return 0
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def check_room(self, offset: i64, length: i64) -> cython.int:
         """Refuse what the device should not have asked: it has to look at ``room``."""
         if offset < 0 or length < 0 or offset + length > cast(i64, self.room):
@@ -444,7 +425,6 @@ class Queue:
             self.interrupt()
 
     @cython.cfunc
-    @cython.exceptval(0)
     def length(self) -> u64:
         """Return how many descriptors the ring has; QueueError if there are none."""
         size: u64 = self.state.size
@@ -453,7 +433,6 @@ class Queue:
         return size
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def available(self) -> cython.int:
         """Return how many chains are in the ring; when there are none, ask for a kick at the next."""
         count: cython.int = self.fresh()
@@ -469,7 +448,6 @@ class Queue:
         return count
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def fresh(self) -> cython.int:
         state = self.state
         at: u16 = state.next_avail
@@ -518,7 +496,6 @@ class Queue:
             index = d.following
 
     @cython.cfunc
-    @cython.exceptval(-1)
     def check_indirect(self, length: u64, flags: u16, nested: cython.bint) -> cython.int:
         """Refuse what 2.7.5.3.1 forbids the driver."""
         why = ""
