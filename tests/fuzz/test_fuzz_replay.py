@@ -5,7 +5,16 @@ from __future__ import annotations
 import fuzz_targets
 import pytest
 
+from instar import log
+
 COUNT = 200  # variations a target; `make fuzz` goes on from there
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was():
+    """The targets are quiet; the tests after them look at warnings."""
+    yield
+    log.set_level("warning")
 
 
 @pytest.mark.parametrize("name", fuzz_targets.names())
