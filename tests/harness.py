@@ -192,7 +192,7 @@ class Vm:
         self.process.wait()
         self.stderr.close()
         for path in self.folder.iterdir():
-            path.unlink()
+            path.unlink(missing_ok=True)  # a program that is just ending removes some, too
         self.folder.rmdir()
 
     def children(self) -> list[int]:

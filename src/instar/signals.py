@@ -75,3 +75,10 @@ def hold_ending() -> set[int]:
 def restore(mask: set[int]) -> None:
     """Set the mask that :func:`hold_ending` returned."""
     _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def set_alarm(after_ms: int, callback: Callable[[], object] | None = None) -> None:
+    """Call ``callback`` in the main thread after so many ms, between two steps of Python code; 0: not any more."""
+    if callback is not None:
+        _signal.signal(_signal.SIGALRM, lambda _number, _frame: callback())
+    _signal.setitimer(_signal.ITIMER_REAL, after_ms / 1000)

@@ -116,13 +116,13 @@ class BootImages:
             memory.write(gpa + length, bytes(zeros))
 
 
-def adopt_images(fds: FdTable) -> BootImages | None:
-    """Return the images that the program before this one left, None if it left none."""
+def adopt_images(fds: FdTable, *, inert: bool = False) -> BootImages | None:
+    """Return the images that the program before this one left (in a rehearsal: a copy), None if it left none."""
     fd = fds.find(f"memory/{BLOCK_ID}", 0)
     if fd < 0:
         return None
     spec = BackendSpec("memfd", BLOCK_ID, os.fstat(fd).st_size, share=True)
-    return BootImages(open_backend(spec, fds))
+    return BootImages(open_backend(spec, fds, inert=inert))
 
 
 def load_images(

@@ -148,7 +148,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         flush_everything=config.cpu.flush_everything,
         sstc=config.cpu.sstc,
     )
-    space.memory.on_write(core.dma_written, core.write_notice)
+    space.memory.on_write(core.dma_written)
     virtual_timers = VirtualTimers(core, machine.lock)
     vcpus = VcpuThread(
         core,
@@ -182,7 +182,9 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     virtio, used_by = _make_virtio(vm, disks, space)
     virtio.update(make_vhost_devices(vm, space))
     retriers = [device for device in virtio.values() if isinstance(device, VirtioBlk)]
-    board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds))
+    board = virt.VirtBoard(
+        space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds, inert=vm.inert)
+    )
     harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
     shift = -1 if config.icount is None else config.icount.shift
     model = ModelState(harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=shift)
@@ -210,7 +212,8 @@ def _make_memory(vm: Vm, space: AddressSpace) -> list[MemoryBackend]:
         specs.insert(0, BackendSpec("ram", DEFAULT_RAM_ID, config.memory_size, share=False))
     specs.sort(key=lambda spec: spec.id != (main or DEFAULT_RAM_ID))
     backends = [
-        MemoryBackend(open_backend(spec, vm.fds), prealloc=spec.prealloc) for spec in specs
+        MemoryBackend(open_backend(spec, vm.fds, inert=vm.inert), prealloc=spec.prealloc)
+        for spec in specs
     ]
     space.add_ram(virt.RAM_BASE, backends[0].block)
     return backends
@@ -235,7 +238,8 @@ def _make_disks(vm: Vm) -> dict[str, RawBlock]:
             vm.machine.post,
             post_or_run=vm.machine.post_or_run,
             inline=vm.config.icount is not None,
-            active=not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0,
+            active=not vm.inert
+            and (not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0),
         )
         disk.throttle = vm.throttles.add(b.id, disk.start)
         vm.throttles.limit(b.id, b.limits, b.throttle_group)
@@ -337,9 +341,9 @@ def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:
     return SystemEntropy()
 
 
-def _make_boot(config: Config, fds: Fds) -> BootImages:
+def _make_boot(config: Config, fds: Fds, *, inert: bool) -> BootImages:
     """Return the images of the program before, or read those of the command line."""
-    inherited = adopt_images(fds)
+    inherited = adopt_images(fds, inert=inert)
     if inherited is not None:
         return inherited
     request = BootRequest(

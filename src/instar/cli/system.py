@@ -16,8 +16,8 @@ from instar.cli.assembly import assemble
 from instar.cli.daemons import CHILD_PATIENCE_S
 from instar.cli.options import Config, parse
 from instar.cli.vm import Vm
-from instar.cpr.carriers import adopt
-from instar.cpr.errors import CprError
+from instar.cpr.carriers import REHEARSAL, adopt
+from instar.cpr.errors import CprError, LoadTimeoutError, TakenOverError
 from instar.cpr.fds import Fds
 from instar.errors import ConfigError, InstarError
 from instar.loop import Loop
@@ -50,15 +50,54 @@ def main(argv: list[str] | None = None) -> int:
     gc.disable()  # a collection inside the pause would be paid by the guest; on again once settled
     _open_standard_fds()
     words = sys.argv[1:] if argv is None else argv
+    if REHEARSAL in os.environ:
+        from instar.cli.rehearsal import rehearse  # noqa: PLC0415 - nobody resumes into this
+
+        return rehearse(words)
+    adopted: Adopted | None = None
     try:
         adopted = adopt()
+        if adopted is not None:
+            _limit(adopted)
         config = parse(words)
         if not isinstance(config, Config):
             return _print_text(config.topic)
         return _run(config, adopted)
+    except TakenOverError as e:
+        _complain(e)
+        os._exit(INCOMING_FAILED)
     except (InstarError, CprError) as e:
+        _go_back(adopted, e)
         _complain(e)
         return e.exit_status if isinstance(e, InstarError) else INCOMING_FAILED
+    except BaseException as e:
+        _go_back(adopted, e)
+        raise
+
+
+def _limit(adopted: Adopted) -> None:
+    """Give this program the time that the one before has set, until it commits."""
+    limit_ms = adopted.info.get("limit-ms")
+    if isinstance(limit_ms, int) and not adopted.failed:
+
+        def too_long() -> None:
+            raise LoadTimeoutError(f"the new program did not go on within {limit_ms} ms")
+
+        signals.set_alarm(limit_ms, too_long)
+
+
+def _go_back(adopted: Adopted | None, error: BaseException) -> None:
+    """Let the program before this one go on; returns if there is none, or this one has committed."""
+    if adopted is None or adopted.committed:
+        return
+    signals.set_alarm(0)
+    mask = signals.hold_ending()
+    adopted.go_back(f"{VERSION}: {_text(error)}")
+    signals.restore(mask)
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, (InstarError, CprError)) else repr(error)
 
 
 def _run(config: Config, adopted: Adopted | None) -> int:
@@ -73,6 +112,7 @@ def _run(config: Config, adopted: Adopted | None) -> int:
 
     fds = Fds() if adopted is None else adopted.fds
     vm = Vm(loop, fds, config, resumed=adopted is not None)
+    ended = False
     try:
         if adopted is None:  # later, the sets are there, and those numbers are something else
             vm.fd_sets.add_inherited([(wish.fd, wish.set, wish.opaque) for wish in config.add_fds])
@@ -83,12 +123,18 @@ def _run(config: Config, adopted: Adopted | None) -> int:
         )
         _begin(vm, config, adopted)
         loop.call_soon(lambda: vm.settle(adopted))
-        loop.run()
+        if not fatal:
+            loop.run()
+        if fatal:
+            raise IncomingError(fatal[0])
+        ended = True
     finally:
-        _close(vm)
-    for text in fatal:
-        log.error(text)
-    return INCOMING_FAILED if fatal else vm.machine.exit_status
+        # What was handed over stays as it is while somebody else may have to go on with it.
+        if ended or adopted is None or adopted.committed:
+            _close(vm)
+    if adopted is not None and not adopted.committed:
+        adopted.end()
+    return vm.machine.exit_status
 
 
 def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
@@ -100,6 +146,9 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
         vm.migration.expect_incoming(adopted)
         if config.incoming != "defer":
             _load(vm, config.incoming)
+        elif adopted is not None:  # a person decides when it goes on
+            signals.set_alarm(0)
+            adopted.wait()
         return
     if adopted is not None:
         raise ConfigError(

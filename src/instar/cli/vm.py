@@ -80,10 +80,14 @@ class Vm:
         fds: Named descriptors, those of the program before among them.
         config: What the command line means.
         resumed: There was a program before.
+        inert: This is a rehearsal beside it: nothing is opened, bound, locked, sent or started.
     """
 
-    def __init__(self, loop: Loop, fds: Fds, config: Config, *, resumed: bool = False) -> None:
+    def __init__(
+        self, loop: Loop, fds: Fds, config: Config, *, resumed: bool = False, inert: bool = False
+    ) -> None:
         self.resumed = resumed
+        self.inert = inert
         self.loop = loop
         self.fds = fds
         self.config = config
@@ -168,6 +172,18 @@ class Vm:
             device.save_fds(fds)
         self.netdevs.save_fds(fds)
 
+    def command_words(self, incoming: str, /) -> list[str]:
+        """Return the words after the program's name that make this machine again, with this ``-incoming``."""
+        from instar.cli.options.config import Config  # noqa: PLC0415 - nobody resumes into this
+        from instar.cli.options.render import to_argv  # noqa: PLC0415
+
+        config = Config()
+        for name in Config.__slots__:
+            setattr(config, name, getattr(self.config, name))
+        config.incoming = incoming
+        config.start_paused = False  # what it does now is state
+        return to_argv(config)
+
     def _emit(self, name: str, data: dict[str, object]) -> None:
         self.machine.events.emit(name, data)
 
@@ -176,6 +192,7 @@ class Vm:
         from instar.monitor.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
 
         load_outgoing()
+        self.migration.get_ready()
         for slot in self.monitor_slots:
             slot.monitor = Monitor(
                 "qmp" if slot.config.mode == "control" else "hmp",

@@ -17,6 +17,7 @@ from zlib import crc32
 from instar.cpr.encoding import decode, encode
 from instar.cpr.errors import CprError, ExecFailedError, PeerError
 from instar.cpr.fds import Fds, set_cloexec
+from instar.cpr.lease import DECISION, Lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,15 @@ if TYPE_CHECKING:
     from instar.cpr.target import Target
 
 VARIABLE: Final = "INSTAR_CPR_STATE"
+REHEARSAL: Final = "INSTAR_CPR_REHEARSAL"  # instead of VARIABLE: try everything, take over nothing
+FAILED: Final = (
+    "INSTAR_CPR_FAILED"  # why this program was executed again; only ever beside VARIABLE
+)
 SCRIPT: Final = "cpr/target"  # a script's own descriptor, for its interpreter
+BACK: Final = "cpr/back"  # the old program's file
+GUARDIAN: Final = "cpr/guardian"  # our end of the guardian's socket
+LEASE: Final = "cpr/lease"
+MAX_REASON: Final = 1000  # characters
 MAGIC: Final = b"INSTARFD"
 FORMAT: Final = 1
 MAX_SIZE: Final = 1 << 26  # bytes; 65536 descriptors are about 10 MiB
@@ -79,6 +88,11 @@ class ExecCarrier:
         self._memfd = _sealed(encode(record))
         self._inherited = [entry.fd for entry in table.walk()]
 
+    @property
+    def descriptors(self) -> list[int]:
+        """All that will cross, the table itself last; for a guardian."""
+        return [*self._inherited, self._memfd]
+
     def execute(self, environ: Mapping[str, str]) -> NoReturn:
         """Become the new program.
 
@@ -115,20 +129,104 @@ class ExecCarrier:
 
 
 class Adopted:
-    """What the program before this one handed over.
+    """What the program before this one handed over, and the ways to answer: :meth:`commit` or :meth:`go_back`.
+
+    Until one of them is called nothing that was handed over may be closed.
 
     ``fds`` are the descriptors (close-on-exec again), ``info`` its news, ``argv`` what it executed, ``program`` the
-    name it looked up, ``path`` where it found that, ``started_ns`` when :func:`adopt` began (monotonic).
+    name it looked up, ``path`` where it found that, ``started_ns`` when :func:`adopt` began (monotonic). ``failed`` is
+    why another program could not take over, "" if this is that program; ``committed`` whether this one has.
     """
 
-    __slots__ = ("argv", "fds", "info", "path", "program", "started_ns")
+    __slots__ = (
+        "_inherited", "_memfd", "argv", "committed", "failed", "fds", "info", "path", "program",
+        "started_ns",
+    )  # fmt: skip
 
     def __init__(self, fds: Fds, info: Record, names: tuple[str, str], argv: list[str]) -> None:
         self.fds = fds
         self.info = info
         self.program, self.path = names
         self.argv = argv
+        self.failed = ""
+        self.committed = False
         self.started_ns = 0
+        self._memfd = -1
+        self._inherited: list[int] = []
+
+    def hold(self, memfd: int) -> None:
+        """Keep the table for a way back."""
+        self._memfd = memfd
+        self._inherited = [entry.fd for entry in self.fds.walk()]
+
+    def commit(self) -> None:
+        """Decide that this program goes on: from here on there is no way back.
+
+        Raises:
+            TakenOverError: The guardian has decided otherwise; end at once, and touch nothing.
+        """
+        fd = self.fds.find(LEASE, 0)
+        if fd >= 0:
+            Lease(fd).commit()
+        self.committed = True
+
+    def settle(self) -> int:
+        """Drop what only a way back needed; after :meth:`commit`, when there is time.
+
+        Returns:
+            The guardian's process, to be reaped; 0 if there was none.
+        """
+        lease = self.fds.find(LEASE, 0)
+        self._tell_guardian(b"off")
+        for name in (GUARDIAN, BACK, SCRIPT):
+            fd = self.fds.take(name, 0)
+            if fd >= 0:
+                os.close(fd)
+        if self._memfd >= 0:
+            os.close(self._memfd)
+            self._memfd = -1
+        if lease >= 0:
+            Lease(lease).unlock(DECISION)
+        pid = self.info.get("guardian")
+        return pid if isinstance(pid, int) else 0
+
+    def wait(self) -> None:
+        """Tell the guardian that a person decides now: there is no limit of time any more."""
+        self._tell_guardian(b"wait")
+
+    def end(self) -> None:
+        """Tell the guardian that this program ends because somebody wanted it to."""
+        self._tell_guardian(b"off")
+
+    def go_back(self, reason: str) -> None:
+        """Execute the old program again; before :meth:`commit` alone.
+
+        Returns only if that cannot be: there is no way back, it was gone already, or the host refused.
+
+        Args:
+            reason: Why; one sentence, for the old program to tell.
+        """
+        back = self.info.get("back")
+        fd = self.fds.find(BACK, 0)
+        if self.failed or fd < 0 or not isinstance(back, dict):
+            return
+        fields: Record = back  # pyright: ignore[reportUnknownVariableType]
+        environ = {**os.environ, VARIABLE: str(self._memfd), FAILED: reason[:MAX_REASON]}
+        try:
+            for number in (*self._inherited, self._memfd):
+                set_cloexec(number, on=False)
+            os.execve(fd, _words(fields.get("argv")), environ)  # noqa: S606 - no shell
+        except (OSError, ValueError, PeerError):  # the guardian is left
+            _restore([*self._inherited, self._memfd])
+
+    def _tell_guardian(self, word: bytes) -> None:
+        fd = self.fds.find(GUARDIAN, 0)
+        if fd < 0:
+            return
+        try:
+            os.write(fd, word)
+        except OSError:  # it is gone
+            return
 
 
 def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
@@ -136,7 +234,7 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
 
     Call it before anything is opened or created. The variable is taken out of the environment in any
     case. What the kernel named after a descriptor (``sys.argv[0]`` and ``__file__`` of a script, the process in
-    ``ps``) gets the program's name again, and a script's own descriptor is closed.
+    ``ps``) gets the program's name again.
 
     Returns:
         None if this is an ordinary start.
@@ -145,8 +243,27 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
         PeerError: The variable or what it points to is not ours; nothing was touched.
         DescriptorError: A descriptor is missing or is not what it was.
     """
+    place = os.environ if environ is None else environ
+    failed = place.pop(FAILED, "")
+    found = _adopt(place, VARIABLE)
+    if found is not None:
+        found.failed = failed
+        _put_names_right(found)
+    return found
+
+
+def adopt_for_rehearsal() -> Adopted | None:
+    """Take what :func:`adopt` would take, in a process that only tries; None if this is no rehearsal.
+
+    Raises:
+        PeerError, DescriptorError: As :func:`adopt`.
+    """
+    return _adopt(os.environ, REHEARSAL)
+
+
+def _adopt(place: MutableMapping[str, str], variable: str) -> Adopted | None:
     started = monotonic_ns()
-    value = (os.environ if environ is None else environ).pop(VARIABLE, None)
+    value = place.pop(variable, None)
     if value is None:
         return None
     try:
@@ -157,24 +274,28 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
         raise
     for entry in found.fds.walk():
         set_cloexec(entry.fd, on=not entry.stream)
-    os.close(memfd)
+    set_cloexec(memfd, on=True)
+    found.hold(memfd)
     found.started_ns = started
-    _put_names_right(found)
     return found
 
 
 def _put_names_right(found: Adopted) -> None:
-    _name_process(found.path)
-    fd = found.fds.take(SCRIPT, 0)
-    if fd < 0:
+    path, argv, name = found.path, found.argv, SCRIPT
+    back = found.info.get("back")
+    if found.failed and isinstance(back, dict):
+        fields: Record = back  # pyright: ignore[reportUnknownVariableType]
+        path, argv, name = str(fields.get("path", path)), _words(fields.get("argv")), BACK
+    _name_process(path)
+    number = found.fds.find(name, 0)
+    if number < 0:
         return
-    os.close(fd)
-    name = f"/dev/fd/{fd}"
-    if sys.argv and sys.argv[0] == name:
-        sys.argv[0] = found.argv[0]
+    given = f"/dev/fd/{number}"
+    if sys.argv and sys.argv[0] == given:
+        sys.argv[0] = argv[0]
     main = sys.modules["__main__"]
-    if getattr(main, "__file__", None) == name:
-        main.__file__ = found.path
+    if getattr(main, "__file__", None) == given:
+        main.__file__ = path
 
 
 def _name_process(path: str) -> None:

@@ -142,6 +142,8 @@ class Engine:
         adopted, reader = self._adopted, self._reader
         if adopted is None or reader is None:
             return None
+        adopted.commit()
+        adopted.settle()
         lost = [f"state {name}" for name in reader.manifest.objects if name not in self.states]
         lost += [f"descriptor {entry!r}" for entry in self.fds.close_unclaimed()]
         os.close(self._stream)

@@ -124,3 +124,17 @@ class PeerError(CprError):
 
     code = "peer-broke-protocol"
     fault: ClassVar[Fault] = "peer"
+
+
+class TakenOverError(CprError):
+    """Another program owns the work now; this one must end without touching anything that is shared."""
+
+    code = "taken-over"
+    fault: ClassVar[Fault] = "host"
+
+
+class LoadTimeoutError(CprError):
+    """The new program did not get as far as going on in the time that it was given; nothing was decided."""
+
+    code = "load-timeout"
+    fault: ClassVar[Fault] = "host"

@@ -141,8 +141,13 @@ class RamBlock:
             self.view[at:part] = _ZEROS[: part - at]
 
 
-def open_backend(spec: BackendSpec, fds: FdTable) -> RamBlock:
+def open_backend(spec: BackendSpec, fds: FdTable, *, inert: bool = False) -> RamBlock:
     """Make the block of ``spec``, or find it among the descriptors of an update and map it in place.
+
+    Args:
+        spec: What the user asked for.
+        fds: The table of named descriptors.
+        inert: In a rehearsal: map what was inherited so that no write reaches it, and make nothing.
 
     Raises:
         ConfigError: ``spec`` contradicts itself or what was inherited.
@@ -152,7 +157,9 @@ def open_backend(spec: BackendSpec, fds: FdTable) -> RamBlock:
     name = f"memory/{spec.id}"
     inherited = fds.find(name, 0)
     if inherited >= 0:
-        return _map(spec, inherited, adopted=True)
+        return _map(spec, inherited, adopted=True, inert=inert)
+    if inert and spec.share:
+        raise ConfigError(f"memory backend {spec.id}: the program before has no such memory")
     if spec.kind == "ram" and not spec.share:
         return _map(spec, -1, adopted=False)
     try:
@@ -207,13 +214,13 @@ def _open_file(spec: BackendSpec) -> int:
     return fd
 
 
-def _map(spec: BackendSpec, fd: int, *, adopted: bool) -> RamBlock:
+def _map(spec: BackendSpec, fd: int, *, adopted: bool, inert: bool = False) -> RamBlock:
     if adopted and os.fstat(fd).st_size < spec.size:
         raise ConfigError(
             f"memory backend {spec.id}: backing store size {os.fstat(fd).st_size} bytes is too small "
             f"for the size {spec.size} of this command line"
         )
-    flags = mmap.MAP_SHARED if spec.share and fd >= 0 else mmap.MAP_PRIVATE
+    flags = mmap.MAP_SHARED if spec.share and fd >= 0 and not inert else mmap.MAP_PRIVATE
     flags |= mmap.MAP_ANONYMOUS if fd < 0 else 0
     try:
         mapping = mmap.mmap(fd, spec.size, flags | _MAP_NORESERVE)

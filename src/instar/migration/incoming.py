@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
+from instar import log, signals
 from instar._version import VERSION
-from instar.cpr.errors import StateInvalidError
+from instar.cpr import state as states
+from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverError
+from instar.cpr.fds import Fds
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
 from instar.migration.channels import MAIN_FD, open_file
@@ -75,6 +78,7 @@ class Incoming:
             StateError, InstarError: it does not fit; another try is possible.
         """
         try:
+            self._check_nonce()
             self._check_ram()
             migration = self._migration
             things = [
@@ -91,6 +95,16 @@ class Incoming:
             os.close(self._fd)
             raise
 
+    def _check_nonce(self) -> None:
+        """Refuse a state that another update saved: it and the RAM that was left in place do not belong together."""
+        adopted = self._adopted
+        if adopted is not None and self._reader.manifest.info.get("nonce") != adopted.info.get(
+            "nonce"
+        ):
+            raise StateCorruptError(
+                "manifest: the nonce is not this update's: the state is old or was exchanged; nothing was loaded"
+            )
+
     def _check_ram(self) -> None:
         """Refuse a state whose RAM is neither in the stream nor inherited: the guest would find zeros."""
         sent = self._reader.manifest.bulk
@@ -105,10 +119,25 @@ class Incoming:
         """Load RAM, if it is in the stream, then everything else at once; the migration is told how it ended."""
         self._guarded(self._begin if self._reader.manifest.bulk else self._finish)
 
+    def rehearse(self) -> None:
+        """Apply everything and save it again, in a machine that never runs.
+
+        Raises:
+            StateError: What was loaded cannot be saved.
+        """
+        if self._loaded is not None:
+            with self._machine.lock:
+                self._loaded.apply()
+                for thing in self._machine.stateful:
+                    states.save(thing.save_state(), fds=Fds(), owner=thing.state_id)
+        os.close(self._fd)
+
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do a part of the loading; whatever goes wrong in it, the machine is half loaded."""
         try:
             work()
+        except TakenOverError:  # somebody else goes on, and ends this program
+            raise
         except Exception as e:
             os.close(self._fd)
             self._migration.incoming_failed(e)
@@ -146,13 +175,25 @@ class Incoming:
         before = self._machine.state.runstate
         if before == "running" and self._machine.autostart:
             self._machine.take_disks()  # while it can still be said that the migration failed
-            self._migration.set_status("completed")
+            self._commit()
             self._machine.resume()
             self.report.resumed_ns = monotonic_ns()
             self.report.add_phase("resume", start_ns, self.report.resumed_ns)
         else:
+            self._commit()
             self._machine.set_runstate(_stopped_state(before))
-            self._migration.set_status("completed")
+
+    def _commit(self) -> None:
+        """Become the owner of the guest: from here on nobody else goes on with it."""
+        adopted, failed = self._adopted, ""
+        if adopted is not None:
+            signals.set_alarm(0)
+            adopted.commit()
+            failed = adopted.failed
+        self._migration.set_status("failed" if failed else "completed")
+        if failed:
+            self._migration.status_machine.error = failed
+            log.error(f"update: {failed}; the program before goes on")
 
 
 _KEPT: Final[tuple[RunState, ...]] = (

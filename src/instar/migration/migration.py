@@ -9,9 +9,12 @@ import os
 
 from instar import log
 from instar.cpr.blockers import Blockers
+from instar.cpr.carriers import LEASE
+from instar.cpr.errors import TargetError
+from instar.cpr.lease import Lease
 from instar.cpr.notifiers import Notifiers
 from instar.errors import CommandError
-from instar.migration.channels import MAIN_FD, resolve
+from instar.migration.channels import MAIN_FD, Address, resolve
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings
 from instar.migration.sections import RamBox, load_host
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from instar.cpr.carriers import Adopted
     from instar.cpr.fds import Fds
+    from instar.cpr.own import OwnProgram
     from instar.machine.machine import Machine
     from instar.migration.outgoing import Outgoing
     from instar.migration.report import Report
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
 
         def save_fds(self, fds: Fds, /) -> None:
             """Name the descriptors that they keep."""
+            ...
+
+        def command_words(self, incoming: str, /) -> list[str]:
+            """Return the words after the program's name that make this machine again, with this ``-incoming``."""
             ...
 
 
@@ -73,6 +81,8 @@ class Migration:
         self._on_fatal = on_fatal
         self._outgoing: Outgoing | None = None
         self.report: Report | None = None  # of the migration that the status tells about
+        self.own_program: OwnProgram | None = None  # what a way back executes
+        self.release = ""  # what tells this build from others
         self._adopted: Adopted | None = None  # until something came in
         self._after_incoming: Callable[[], object] | None = None
         self._waiting = False  # an incoming migration may be started
@@ -142,6 +152,18 @@ class Migration:
         self.emit("MIGRATION", {"status": new})
 
     # Out
+
+    def get_ready(self) -> None:
+        """Do what every later update needs and none should wait for: find this program, make the guest's lease."""
+        from instar.cpr.own import OwnProgram, release  # noqa: PLC0415 - not on the resume path
+
+        try:
+            self.own_program = OwnProgram.find()
+            self.release = release()
+        except TargetError as e:
+            log.warning(f"{e}; an update of this program has no way back")
+        if self.fds.find(LEASE, 0) < 0:
+            self.fds.save(LEASE, 0, Lease.create().fd, kind="memfd", owner="cpr")
 
     def migrate(
         self,
@@ -235,6 +257,16 @@ class Migration:
         self.status_machine.set("active")
         incoming.load()
 
+    def rehearse_incoming(self) -> None:
+        """Load the machine from what was handed over and save it again; nothing runs, and nobody is told.
+
+        Raises:
+            InstarError, CprError: it cannot be loaded, or what was loaded cannot be saved.
+        """
+        incoming = Incoming(self, Address(""), self._adopted)
+        incoming.check()
+        incoming.rehearse()
+
     def incoming_failed(self, error: Exception) -> None:
         """End with the machine half loaded: it never ran here and must not."""
         self.status_machine.set("failed", str(error))
@@ -247,10 +279,32 @@ class Migration:
         """Keep what is known about the update; what came with it and was for the incoming half alone is dropped."""
         self.report = report
         adopted, self._adopted = self._adopted, None
-        if adopted is not None and (fd := adopted.fds.take(*MAIN_FD)) >= 0:
-            os.close(fd)
+        if adopted is not None:
+            if (fd := adopted.fds.take(*MAIN_FD)) >= 0:
+                os.close(fd)
+            self._await_end(adopted.settle())
         if self._after_incoming is not None:
             self._after_incoming()
+
+    def _await_end(self, pid: int) -> None:
+        """Reap the guardian when it has ended, without waiting for it."""
+        if pid in (0, os.getpid()):  # there was none, or it has become this program
+            return
+        try:
+            process = os.pidfd_open(pid)
+        except OSError:  # it has ended, and was a child of another
+            return
+        loop = self.machine.loop
+
+        def ended() -> None:
+            loop.unwatch(process)
+            os.close(process)
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                return
+
+        loop.watch(process, readable=ended)
 
     def after_incoming(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when nothing that the program before left is needed any more; now if that is so."""

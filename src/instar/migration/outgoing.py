@@ -14,24 +14,23 @@ import stat
 from itertools import pairwise
 from time import monotonic_ns
 
-from instar import log, signals
+from instar import log
 from instar._version import VERSION
-from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
-from instar.cpr.target import Target
 from instar.errors import CommandError, HostError, InstarError
-from instar.migration.channels import MAIN_FD, open_file, parse_uri
+from instar.migration.channels import open_file, parse_uri
+from instar.migration.handover import Handover
 from instar.migration.report import Report
-from instar.migration.sections import host_records, write_sections
+from instar.migration.sections import write_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+    from instar.cpr.fds import Fds
     from instar.cpr.lifecycle import PhaseEvent
-    from instar.cpr.state import Record
     from instar.migration.channels import Address
     from instar.migration.migration import Migration
 
@@ -47,13 +46,23 @@ _BEGIN: Final = (
     Row("prepare", "setup", "begin_setup"),
     Row("prepare", "channel", "open_channel", "close_channel"),
     Row("prepare", "accepted", "leave_to_loop"),
+    Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
+    Row("rehearse", "guardian-ready", "check_guardian"),
+    Row("rehearse", "new-program", "rehearse_new", "end_rehearsal"),
+    Row("rehearse", "new-program-answered", "judge_new"),
+    Row("rehearse", "old-program", "rehearse_old", "end_rehearsal"),
+    Row("rehearse", "old-program-answered", "judge_old"),
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("save", "active", "begin_active"),
     Row("save", "pre-switchover", "wait_if_asked"),
     Row("save", "device", "save_devices"),
     Row("save", "write", "write_some"),
 )
-EXEC: Final = Table(*_BEGIN, Row("exec", "exec", "execute", "drop_carrier"))
+EXEC: Final = Table(
+    *_BEGIN,
+    Row("exec", "arm", "arm", "drop_carrier"),
+    Row("exec", "exec", "execute"),
+)
 NORMAL: Final = Table(*_BEGIN, Row("settle", "complete", "complete"))
 
 
@@ -71,12 +80,11 @@ class Outgoing:
         )  # fixed now: changing the parameter later does not reach us
         self._command = list(migration.settings.command)
         self._address = address
-        self._target: Target | None = None
-        self._carrier: ExecCarrier | None = None
+        self._handover = Handover(migration, self._command)
         self._channel = -1
+        self._main = -1  # cpr-exec: the memfd that goes along
         self._created = False
         self._size = -1  # of a file that was there before, bytes
-        self._masked: set[int] = set()
         self._fds = migration.fds
         self.report = Report(self._mode, VERSION)
         self.report.began_ns = monotonic_ns()
@@ -153,7 +161,7 @@ class Outgoing:
             return
         if not self._command:
             raise CommandError("cpr-exec mode requires setting cpr-exec-command")
-        self._target = Target.open(self._command[0])
+        self._handover.open_target()
         if not any("-incoming" in word for word in self._command[1:]):
             raise CommandError(
                 "cpr-exec-command has no -incoming: the new program would start the guest anew"
@@ -162,8 +170,7 @@ class Outgoing:
 
     def close_target(self) -> None:
         """Forget the program."""
-        if self._target is not None:
-            self._target.close()
+        self._handover.close()
 
     def notify_setup(self) -> None:
         """Ask everybody who may object."""
@@ -182,8 +189,9 @@ class Outgoing:
         """Open the main channel and make sure that there is room."""
         address = self._address
         try:
+            if self._leaves:
+                self._main = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
             if not address.path:
-                self._channel = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
                 return
             self._open_file(address.path)
             info = os.fstat(self._channel)
@@ -205,6 +213,9 @@ class Outgoing:
 
     def close_channel(self) -> None:
         """Close the channel; remove a file that this migration made, give one that was there its size back."""
+        if self._main >= 0:
+            os.close(self._main)
+            self._main = -1
         if self._channel >= 0:
             if self._size >= 0 and not self._created:
                 os.ftruncate(self._channel, self._size)
@@ -218,6 +229,70 @@ class Outgoing:
         """Answer the client; the main loop goes on."""
         self.report.setup_ns = monotonic_ns()
         return WAIT
+
+    # rehearse: the guest runs
+
+    def start_guardian(self) -> str | None:
+        """Start who brings the guest back if all else fails."""
+        return WAIT if self._handover.start_guardian(self._go_on) else None
+
+    def check_guardian(self) -> None:
+        """Refuse if it is not there."""
+        self._handover.check_guardian()
+
+    def dismiss_guardian(self) -> None:
+        """Let it go."""
+        self._handover.dismiss_guardian()
+
+    def rehearse_new(self) -> str | None:
+        """Let the new program try itself."""
+        if not self._leaves or not self._migration.settings.rehearsal:
+            return None
+        self._handover.rehearse_new(self._copy_of_state(), self._go_on)
+        return WAIT
+
+    def judge_new(self) -> None:
+        """Refuse if it could not take over, or would take too long; write what it reads."""
+        self._handover.judge_new()
+
+    def rehearse_old(self) -> str | None:
+        """Let this program, as it is on the disk, try itself: the way back."""
+        if not self._handover.needs_old_rehearsal:
+            return None
+        self._handover.rehearse_old(self._copy_of_state(), self._go_on)
+        return WAIT
+
+    def judge_old(self) -> None:
+        """Refuse if there is no way back."""
+        self._handover.judge_old()
+
+    def end_rehearsal(self) -> None:
+        """End a program that is trying itself."""
+        self._handover.end_rehearsal()
+
+    def _copy_of_state(self) -> tuple[Fds, int]:
+        """Return a table and a memfd with all state, taken between two instructions of the running guest."""
+        fds = self._migration.fds.copy()
+        memfd = os.memfd_create("instar-rehearsal", os.MFD_CLOEXEC)
+        writer = Writer(
+            memfd, program=VERSION, mode=self._mode, info={"nonce": self._handover.nonce}
+        )
+
+        def save() -> None:
+            with self._machine.lock:
+                self._machine.note_runstate()
+                things = [self._migration.ram_box, *self._machine.stateful]
+                write_sections(writer, things, fds, self._handover.versions)
+
+        began = monotonic_ns()
+        try:
+            self._machine.vcpus.parked(save)
+            writer.finish()
+        except BaseException:
+            os.close(memfd)
+            raise
+        self._handover.save_ns = monotonic_ns() - began
+        return fds, memfd
 
     # stop
 
@@ -259,9 +334,13 @@ class Outgoing:
         things = [migration.ram_box, *self._machine.stateful]
         self._fds = migration.fds.copy()
         self._writer = Writer(
-            self._channel, offset=self._address.offset, program=VERSION, mode=self._mode
+            self._main if self._leaves else self._channel,
+            offset=0 if self._leaves else self._address.offset,
+            program=VERSION,
+            mode=self._mode,
+            info={"nonce": self._handover.nonce} if self._leaves else None,
         )
-        write_sections(self._writer, things, self._fds)
+        write_sections(self._writer, things, self._fds, self._handover.versions)
         if self._mode == "normal":
             for backend in self._machine.memory_backends:
                 block = backend.block
@@ -274,7 +353,9 @@ class Outgoing:
         try:
             if not self._writer.step(TURN):
                 return AGAIN
-            if stat.S_ISREG(os.fstat(self._channel).st_mode):
+            if self._leaves and self._channel >= 0:
+                _copy(self._main, self._channel, self._address.offset)
+            if self._channel >= 0 and stat.S_ISREG(os.fstat(self._channel).st_mode):
                 os.ftruncate(self._channel, self._address.offset + self._writer.written)
         except OSError as e:
             raise HostError(
@@ -285,32 +366,18 @@ class Outgoing:
 
     # exec
 
+    def arm(self) -> None:
+        """Write down what the next program gets; from here on the guardian would start this one again."""
+        self._handover.prepare(self._fds, self._main, self.report)
+
     def execute(self) -> None:
         """Replace this program; returns only by an exception."""
-        if self._target is None:
-            return
-        # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
-        self._masked = signals.hold_ending()
-        if signals.told_to_end():  # in this very turn, so the loop did not come to it
-            raise CommandError("a signal told the program to end")
-        if not self._address.path:
-            self._fds.save(*MAIN_FD, self._channel, kind="memfd", owner="migration")
-        self._migration.notifiers.done(self._mode)
-        self._carrier = ExecCarrier(self._target, self._command)
-        host = self._migration.host
-        host.save_fds(self._fds)
-        # In this very turn: nobody reads from a client after its monitor was saved.
-        host_state = host_records([self._migration.settings, *host.things()], self._fds)
-        info: Record = {"report": self.report.to_record(), "host": host_state}
-        self._carrier.save(self._fds, info)
         log.release()  # what was held would end with this program
-        self._carrier.execute(os.environ)
+        self._handover.execute()
 
     def drop_carrier(self) -> None:
         """Take the hand-over back."""
-        signals.restore(self._masked)
-        if self._carrier is not None:
-            self._carrier.drop()
+        self._handover.drop()
 
     # mode normal
 
@@ -346,6 +413,15 @@ def _check_meeting_point(command: list[str], address: Address) -> None:
         raise CommandError(
             f"cpr-exec-command has -incoming {places[-1]}, but the state would be in {address.uri}"
         )
+
+
+def _copy(source: int, target: int, offset: int) -> None:
+    """Write all of a memfd to a file, from ``offset`` on."""
+    data = memoryview(os.pread(source, os.fstat(source).st_size, 0))
+    while data:
+        count = os.pwrite(target, data, offset)
+        offset += count
+        data = data[count:]
 
 
 def _remove(path: str) -> None:

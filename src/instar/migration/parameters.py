@@ -8,13 +8,16 @@ Source: QEMU's QAPI reference for MigrationParameters and MigrationCapability.
 
 from __future__ import annotations
 
-from instar.cpr.state import State, state, subs, text
+from instar import log
+from instar.cpr.state import State, state, step, subs, text, u
 from instar.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import ClassVar, Final, Literal
+
+    from instar.cpr.state import Record
 
     Mode = Literal["normal", "cpr-reboot", "cpr-transfer", "cpr-exec"]
     Value = int | bool | str | list[str]
@@ -25,14 +28,24 @@ MAX_WORD: Final = 131072  # bytes, the kernel's limit of one argument (MAX_ARG_S
 
 
 class Parameter:
-    """One row; ``unit`` is what ``info migrate_parameters`` prints after the number."""
+    """One row.
 
-    __slots__ = ("default", "name", "unit")
+    Attributes:
+        unit: What ``info migrate_parameters`` prints after the number.
+        high: Largest number; -1: this version obeys the default alone (of ours, numbers alone need it).
+        doc: What it is for; "" for QEMU's that nothing here obeys.
+    """
 
-    def __init__(self, name: str, default: Value, *, unit: str = "") -> None:
+    __slots__ = ("default", "doc", "high", "name", "unit")
+
+    def __init__(
+        self, name: str, default: Value, *, unit: str = "", high: int = -1, doc: str = ""
+    ) -> None:
         self.name = name
         self.default: Value = default
         self.unit = unit
+        self.high = high
+        self.doc = doc
 
 
 PARAMETERS: Final[tuple[Parameter, ...]] = (
@@ -66,7 +79,37 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter("direct-io", default=False),
     Parameter("x-rdma-chunk-size", 1048576, unit=" bytes"),
     Parameter("cpr-exec-command", []),
+    Parameter(
+        "x-update-rehearsal",
+        default=True,
+        doc="Let the new program try itself beside this one before the guest stops.",
+    ),
+    Parameter(
+        "x-update-way-back",
+        default=True,
+        doc="Execute this program again if the new one fails before the guest resumes.",
+    ),
+    Parameter(
+        "x-update-guardian",
+        default=True,
+        doc="Start this program again if the new one crashes or hangs before the guest resumes.",
+    ),
+    Parameter(
+        "x-update-timeout",
+        10000,
+        unit=" ms",
+        high=600_000,
+        doc="How long the new program may take from exec until the guest resumes.",
+    ),
+    Parameter(
+        "x-update-budget",
+        0,
+        unit=" ms",
+        high=600_000,
+        doc="Refuse an update whose rehearsal predicts a longer pause; 0: no limit.",
+    ),
 )
+OURS: Final = {row.name: row for row in PARAMETERS if row.doc}
 
 CAPABILITIES: Final[dict[str, bool]] = {  # name -> whether it can be switched on here
     "xbzrle": False,
@@ -107,19 +150,38 @@ class SwitchState(State):
     name: str = text("QEMU's name of the capability.", max=64)
 
 
-@state("migration-settings", version=1)
+@state("migration-setting", version=1)
+class SettingState(State):
+    """One parameter of ours that is not as by default; a switch is 0 or 1."""
+
+    name: str = text("Name.", max=64)
+    value: int = u(32, "Value.")
+
+
+@state("migration-settings", version=2)
 class SettingsState(State):
     """Parameters and capabilities: they survive an update, unlike QEMU's."""
 
     mode: str = text("QEMU's MigMode.", max=32)
     command: list[WordState] = subs(WordState, "cpr-exec-command.", max=MAX_WORDS)
     capabilities: list[SwitchState] = subs(SwitchState, "Capabilities that are on.", max=64)
+    settings: list[SettingState] = subs(SettingState, "x-update-...", max=64, since=2)
+
+    @step(1, 2)
+    @staticmethod
+    def _add_settings(old: Record) -> Record:
+        return {**old, "settings": []}
+
+    @step(2, 1)  # lossy: the old program has no such settings
+    @staticmethod
+    def _drop_settings(new: Record) -> Record:
+        return {key: value for key, value in new.items() if key != "settings"}
 
 
 class Settings:
     """The current parameters and capabilities."""
 
-    __slots__ = ("capabilities", "command", "mode")
+    __slots__ = ("_ours", "capabilities", "command", "mode")
     state_id = "migration-settings"
     state_class: ClassVar[type[State]] = SettingsState
 
@@ -127,11 +189,42 @@ class Settings:
         self.mode: Mode = "normal"
         self.command: list[str] = []
         self.capabilities = dict.fromkeys(CAPABILITIES, False)
+        self._ours: dict[str, Value] = {name: row.default for name, row in OURS.items()}
+
+    @property
+    def rehearsal(self) -> bool:
+        """``x-update-rehearsal``."""
+        return self._ours["x-update-rehearsal"] is True
+
+    @property
+    def way_back(self) -> bool:
+        """``x-update-way-back``."""
+        return self._ours["x-update-way-back"] is True
+
+    @property
+    def guardian(self) -> bool:
+        """``x-update-guardian``."""
+        return self._ours["x-update-guardian"] is True
+
+    @property
+    def timeout_ms(self) -> int:
+        """``x-update-timeout``."""
+        return self._number("x-update-timeout")
+
+    @property
+    def budget_ms(self) -> int:
+        """``x-update-budget``."""
+        return self._number("x-update-budget")
+
+    def _number(self, name: str) -> int:
+        value = self._ours[name]
+        return value if isinstance(value, int) else 0
 
     @property
     def parameters(self) -> Mapping[str, Value]:
         """All parameters in QEMU's order."""
         values: dict[str, Value] = {row.name: row.default for row in PARAMETERS}
+        values.update(self._ours)
         values["mode"] = self.mode
         values["cpr-exec-command"] = list(self.command)
         return values
@@ -143,14 +236,18 @@ class Settings:
             CommandError: a name or a value is not possible; nothing changed.
         """
         mode, command = self.mode, self.command
+        ours: dict[str, Value] = {}
         for name, value in values.items():
             if name == "mode":
                 mode = check_mode(value)
             elif name == "cpr-exec-command":
                 command = check_command(value)
+            elif name in OURS:
+                ours[name] = _check_ours(OURS[name], value)
             else:
                 _check_unobeyed(name, value)
         self.mode, self.command = mode, command
+        self._ours.update(ours)
 
     def set_capabilities(self, values: Mapping[str, bool]) -> None:
         """Switch these, all or none.
@@ -173,6 +270,11 @@ class Settings:
             mode=self.mode,
             command=[WordState(word=word) for word in self.command],
             capabilities=[SwitchState(name=name) for name, on in self.capabilities.items() if on],
+            settings=[
+                SettingState(name=name, value=int(value))
+                for name, value in self._ours.items()
+                if isinstance(value, int) and value != OURS[name].default
+            ],
         )
 
     def load_state(self, state: SettingsState) -> None:
@@ -182,6 +284,26 @@ class Settings:
         for switch in state.capabilities:
             if CAPABILITIES.get(switch.name):
                 self.capabilities[switch.name] = True
+        for setting in state.settings:
+            row = OURS.get(setting.name)
+            if row is None:
+                log.warning(f"parameter {setting.name} is not known to this version; it is left")
+            else:
+                is_switch = isinstance(row.default, bool)
+                self._ours[row.name] = bool(setting.value) if is_switch else setting.value
+
+
+def _check_ours(row: Parameter, value: object) -> Value:
+    """Return ``value`` as one of this parameter, or raise CommandError."""
+    if isinstance(row.default, bool):
+        if not isinstance(value, bool):
+            raise CommandError(f"Invalid parameter type for '{row.name}', expected: boolean")
+        return value
+    if type(value) is not int or not 0 <= value <= row.high:
+        raise CommandError(
+            f"Parameter '{row.name}' expects a number from 0 to {row.high}, got {value!r}; nothing was changed"
+        )
+    return value
 
 
 def check_mode(value: object) -> Mode:

@@ -154,7 +154,9 @@ def test_stream_at_an_offset_is_found_there(file):
 
 
 def test_descriptors_among_the_fields_are_no_fault(file):
-    put(file, [("x", "migration-settings", 1, save(SettingsState()), {})])
+    put(
+        file, [("x", "migration-settings", SettingsState.state_version, save(SettingsState()), {})]
+    )
     assert verdict(look(file)) is None
 
 
@@ -326,7 +328,7 @@ def host_item(**change):
     return {
         "id": "settings",
         "state": "migration-settings",
-        "version": 1,
+        "version": SettingsState.state_version,
         "record": record,
         **change,
     }

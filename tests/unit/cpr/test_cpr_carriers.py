@@ -164,9 +164,10 @@ def test_adopt_gives_descriptors_and_news_and_cleans_up(opened, monkeypatch):
     assert found.argv == ["program", "-x"]
     assert not os.get_inheritable(opened[0])
     assert found.started_ns > 0
+    found.settle()
 
 
-def test_adopt_closes_the_script_and_names_the_program(opened, monkeypatch):
+def test_adopt_names_the_program_and_settle_closes_the_script(opened, monkeypatch):
     copy = os.dup(opened[2])
     environ = crossed(monkeypatch, FakeTarget(copy, script=True), table(), {})
     monkeypatch.setattr(sys, "argv", [f"/dev/fd/{copy}", "-x"])
@@ -174,6 +175,7 @@ def test_adopt_closes_the_script_and_names_the_program(opened, monkeypatch):
     found = adopt(environ)
     assert sys.argv == ["program", "-x"]
     assert sys.modules["__main__"].__file__ == "/bin/program"
+    found.settle()
     assert found.fds.find(SCRIPT, 0) == -1
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(copy)

@@ -30,7 +30,7 @@ def _parameter_members() -> tuple[Member, ...]:
     made: list[Member] = []
     for row in PARAMETERS:
         kind = list[str] if isinstance(row.default, list) else type(row.default)
-        arg = _DOCS.get(row.name, Arg(_UNUSED, unit=row.unit.strip()))
+        arg = _DOCS.get(row.name, Arg(row.doc or _UNUSED, unit=row.unit.strip()))
         made.append(Member(row.name, row.name, kind, arg, None))
     return tuple(made)
 

@@ -102,11 +102,9 @@ class Ram:
     @cython.cfunc
     def wrote(self, gpa: u64, length: u64) -> cython.int:
         """Tell the CPU that a device changed these bytes."""
-        direct = self.memory.notice
-        if direct is not None:
-            call_notice(direct, gpa, length)
-        elif length:
-            self.memory.written(gpa, length)
+        listener = self.memory.listener
+        if listener is not None and length:
+            listener(gpa, length)
         return 0
 
 

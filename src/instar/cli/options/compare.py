@@ -1,0 +1,83 @@
+"""What tells two machines apart: differences between the configuration that runs and that of a command line.
+
+Source: own.
+"""
+
+from __future__ import annotations
+
+from instar.cli.options.config import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
+
+    from instar.cli.options.config import Config
+
+# Attribute -> the option that people know. What else differs is the next program's own business.
+_ONE: Final = {
+    "accel": "-accel",
+    "machine": "-machine",
+    "cpu": "-cpu",
+    "smp": "-smp",
+    "memory_size": "-m",
+    "serial": "-serial",
+    "icount": "-icount",
+    "uuid": "-uuid",
+}
+_MANY: Final = {
+    "memory_backends": ("-object memory backend", "id"),
+    "rngs": ("-object rng", "id"),
+    "blocks": ("drive", "id"),
+    "netdevs": ("-netdev", "id"),
+    "devices": ("-device in slot", "slot"),
+    "chardevs": ("-chardev", "id"),
+    "monitors": ("-mon", "id"),
+    "children": ("-child", "name"),
+}
+
+
+def differences(running: Config, wanted: Config) -> list[str]:
+    """Return in what ``wanted`` is not the machine that runs, one sentence each."""
+    found: list[str] = []
+    for name, option in _ONE.items():
+        mine, other = getattr(running, name), getattr(wanted, name)
+        if mine == other:
+            continue
+        if isinstance(mine, Record):
+            found.append(f"{option}: {_fields(mine, other)}")
+        else:
+            found.append(
+                f"{option}: the machine has {_short(mine)}, the command line {_short(other)}"
+            )
+    for name, (what, key) in _MANY.items():
+        found += _compare(what, key, getattr(running, name), getattr(wanted, name))
+    return found
+
+
+def _compare(
+    what: str, key: str, running: Sequence[Record], wanted: Sequence[Record]
+) -> list[str]:
+    mine = {getattr(item, key): item for item in running}
+    others = {getattr(item, key): item for item in wanted}
+    found = [f"{what} {ident}: the command line lacks it" for ident in mine if ident not in others]
+    found += [f"{what} {ident}: the machine has none" for ident in others if ident not in mine]
+    for ident, item in mine.items():
+        if ident in others and item != others[ident]:
+            found.append(f"{what} {ident}: {_fields(item, others[ident])}")
+    return found
+
+
+def _fields(mine: Record, other: Record) -> str:
+    if type(mine) is not type(other):
+        return "it is of another kind"
+    return ", ".join(
+        f"{name} is {_short(getattr(mine, name))}, on the command line {_short(getattr(other, name))}"
+        for name in mine.__slots__
+        if getattr(mine, name) != getattr(other, name)
+    )
+
+
+def _short(value: object) -> str:
+    text = "none" if value in ("", None) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,134 @@
+"""The old program's end of the guardian: start it while work goes on, give it everything at the last moment.
+
+Not on the resume path; the new program's end is in ``carriers``.
+
+Source: own.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import json
+import os
+import socket
+import sys
+import time
+
+from instar.cpr.carriers import FAILED, VARIABLE
+from instar.cpr.errors import UpdateRefusedError
+from instar.cpr.guardian import GROUP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
+
+_TRIES: Final = 200
+_PAUSE_S: Final = 0.005
+_PROGRAM: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian.py")
+
+
+class GuardianLink:
+    """One guardian, for one update; make one with :meth:`start`.
+
+    Attributes:
+        pid: Its process, a child of this one.
+        socket: Our end; the new program gets it.
+    """
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self.pid = pid
+        self.socket = sock
+
+    @classmethod
+    def start(cls) -> GuardianLink:
+        """Start the guardian; it is there when its word ``ready`` arrives.
+
+        Raises:
+            UpdateRefusedError: It cannot be started; nothing is left behind.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            number = theirs.fileno()
+            argv = [sys.executable, "-I", "-S", _PROGRAM, str(number), str(os.getpid())]
+            actions = [(os.POSIX_SPAWN_DUP2, number, number)]
+            try:
+                pid = os.posix_spawn(
+                    f"/proc/{os.getpid()}/exe", argv, os.environ, file_actions=actions
+                )
+            except OSError as exc:
+                ours.close()
+                raise UpdateRefusedError(
+                    f"the guardian cannot be started: {os.strerror(exc.errno or 0)}; the update was not begun"
+                ) from exc
+        return cls(pid, ours)
+
+    def check_ready(self) -> None:
+        """Take the word ``ready``, which has arrived.
+
+        Raises:
+            UpdateRefusedError: It said something else, or ended.
+        """
+        try:
+            word = self.socket.recv(64)
+        except OSError:
+            word = b""
+        if word != b"ready":
+            raise UpdateRefusedError("the guardian did not start; the update was not begun")
+
+    def arm(self, numbers: Sequence[int], order: Mapping[str, object]) -> None:
+        """Hand over everything that the old program needs to be started again; the time begins to run.
+
+        Args:
+            numbers: All descriptors, the sealed table last.
+            order: ``program`` (number of the file to execute), ``argv``, ``lease`` (its number), ``count`` (its commits
+                so far), ``limit-ms`` (after so long the new program is ended, if it has not committed).
+
+        Raises:
+            UpdateRefusedError: The guardian is gone.
+        """
+        for at in range(0, len(numbers), GROUP):
+            group = list(numbers[at : at + GROUP])
+            self._send("fds " + " ".join(str(number) for number in group), group)
+        environ = {VARIABLE: str(numbers[-1])}
+        self._send("arm " + json.dumps({**order, "environ": environ, "failed": FAILED}), [])
+
+    def off(self) -> None:
+        """Let it go, and reap it; a guardian that is gone already is fine."""
+        try:
+            self._send("off", [])
+        except UpdateRefusedError:
+            pass
+        finally:
+            self.socket.close()
+        reap(self.pid)
+
+    def _send(self, word: str, fds: Sequence[int]) -> None:
+        rights = array.array("i", fds)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if fds else []
+        for _ in range(_TRIES):
+            try:
+                self.socket.sendmsg([word.encode()], ancillary, socket.MSG_NOSIGNAL)
+            except OSError as exc:
+                if exc.errno != errno.ETOOMANYREFS:  # it has not taken the last ones yet
+                    raise UpdateRefusedError(
+                        f"the guardian is gone: {os.strerror(exc.errno or 0)}"
+                    ) from exc
+                time.sleep(_PAUSE_S)
+            else:
+                return
+        raise UpdateRefusedError("the guardian does not take the descriptors")
+
+
+def reap(pid: int) -> None:
+    """Wait for a guardian that was told to go; one that is no child of ours is somebody else's."""
+    for _ in range(_TRIES):
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:
+            return
+        time.sleep(_PAUSE_S)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)

@@ -1,0 +1,318 @@
+"""What an update hands to the next program, and to those who stand by in case that it fails.
+
+Not on the resume path. One object for one update; :mod:`instar.migration.outgoing` calls it row by row.
+
+Source: own; docs/decisions/0008.
+"""
+
+from __future__ import annotations
+
+import os
+
+from instar import log, signals
+from instar.cpr.carriers import BACK, GUARDIAN, LEASE, ExecCarrier
+from instar.cpr.errors import UpdateRefusedError
+from instar.cpr.guardian_link import GuardianLink
+from instar.cpr.lease import WORK, Lease
+from instar.cpr.target import Target
+from instar.errors import CommandError
+from instar.migration.channels import MAIN_FD
+from instar.migration.rehearsal import Answer, Rehearsal, judge
+from instar.migration.sections import host_records, versions_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from instar.cpr.fds import Fds
+    from instar.cpr.own import OwnProgram
+    from instar.cpr.state import Record
+    from instar.migration.migration import Migration
+    from instar.migration.report import Report
+
+_INIT: Final = 1  # a process that takes its PID namespace along when it ends
+_READY_NS: Final = 10_000_000_000
+_GRACE_MS: Final = 2000  # the new program's own way back is tried first: it keeps the process
+
+
+class Handover:
+    """The way from this program to the next.
+
+    Args:
+        migration: Whose machine it is.
+        command: Program and arguments to execute.
+    """
+
+    def __init__(self, migration: Migration, command: list[str]) -> None:
+        self._migration = migration
+        self._command = command
+        self._target: Target | None = None
+        self._guardian: GuardianLink | None = None
+        self._carrier: ExecCarrier | None = None
+        self._lease: Lease | None = None
+        self._masked: set[int] | None = None
+        self._rehearsal: Rehearsal | None = None
+        self._answer: Answer | None = None
+        self._old_answer: Answer | None = None
+        self.versions: dict[str, int] = {}  # of states, that the next program reads
+        self.save_ns = 0  # how long saving took, for the prediction
+        self.nonce = os.urandom(16).hex()  # ties the state to this one update
+
+    def open_target(self) -> None:
+        """Pin the program that will be executed.
+
+        Raises:
+            TargetError: It cannot be.
+        """
+        self._target = Target.open(self._command[0])
+
+    def close(self) -> None:
+        """Forget the program."""
+        if self._target is not None:
+            self._target.close()
+
+    # Those who stand by
+
+    def start_guardian(self, go_on: Callable[[], object]) -> bool:
+        """Start the guardian, if there is to be one; ``go_on`` is called when it has said something.
+
+        Returns:
+            Whether there is anything to wait for.
+
+        Raises:
+            UpdateRefusedError: It cannot be started.
+        """
+        settings = self._migration.settings
+        if not settings.guardian or os.getpid() == _INIT:
+            return False
+        self._guardian = GuardianLink.start()
+        self._guardian.socket.settimeout(0)
+        loop = self._migration.machine.loop
+        fd = self._guardian.socket.fileno()
+        timer = loop.call_later(_READY_NS, lambda: said())  # noqa: PLW0108 - it is defined below
+
+        def said() -> None:
+            timer.cancel()
+            loop.unwatch(fd)
+            go_on()
+
+        loop.watch(fd, readable=said)
+        return True
+
+    def check_guardian(self) -> None:
+        """Refuse if the guardian is not there.
+
+        Raises:
+            UpdateRefusedError: It ended, or said nothing.
+        """
+        if self._guardian is not None:
+            self._guardian.check_ready()
+            self._guardian.socket.settimeout(None)
+
+    def dismiss_guardian(self) -> None:
+        """Let the guardian go."""
+        guardian, self._guardian = self._guardian, None
+        if guardian is not None:
+            self._migration.machine.loop.unwatch(guardian.socket.fileno())
+            guardian.off()
+
+    # Rehearsals
+
+    def rehearse_new(self, state: tuple[Fds, int], go_on: Callable[[], object]) -> None:
+        """Start the new program in a rehearsal.
+
+        Args:
+            state: A table of its own, and a memfd with all state; taken over.
+            go_on: Called when it has answered.
+
+        Raises:
+            CprError, OSError: It cannot be started.
+        """
+        if self._target is not None:
+            self._rehearse(self._target, self._command, state, self._take_new, go_on)
+
+    def judge_new(self) -> None:
+        """Take the answer: what it reads, and whether it may.
+
+        Raises:
+            UpdateRefusedError: It complained, or would take longer than ``x-update-budget``.
+        """
+        self.end_rehearsal()
+        answer = self._answer
+        if answer is None:
+            return
+        judge(answer, self._command[0])
+        self.versions = versions_for(answer.reads)
+        predicted_ns = self.save_ns + answer.begun_ns + answer.build_ns + answer.load_ns
+        budget_ms = self._migration.settings.budget_ms
+        if budget_ms and predicted_ns > budget_ms * 1_000_000:
+            raise UpdateRefusedError(
+                f"rehearsal of {self._command[0]}: the pause would be about {predicted_ns / 1e6:.0f} ms, "
+                f"x-update-budget is {budget_ms} ms; the guest was not stopped"
+            )
+
+    @property
+    def needs_old_rehearsal(self) -> bool:
+        """Whether the way back has to be tried: the new program is not this very release."""
+        settings = self._migration.settings
+        answer = self._answer
+        return (
+            settings.rehearsal
+            and settings.way_back
+            and answer is not None
+            and self._migration.own_program is not None
+            and answer.release != self._migration.release
+        )
+
+    def rehearse_old(self, state: tuple[Fds, int], go_on: Callable[[], object]) -> None:
+        """Start this program, as it would be started on a way back, in a rehearsal; as :meth:`rehearse_new`."""
+        own = self._migration.own_program
+        if own is not None:
+            argv = [*own.words, *self._migration.host.command_words("memfd:")]
+            self._rehearse(own.target, argv, state, self._take_old, go_on)
+
+    def judge_old(self) -> None:
+        """Take the answer about the way back, if it was asked for.
+
+        Raises:
+            UpdateRefusedError: What lies where this program was cannot take over.
+        """
+        self.end_rehearsal()
+        answer, self._old_answer = self._old_answer, None
+        if answer is None:
+            return
+        judge(answer, "the way back")
+        if answer.release != self._migration.release:
+            log.warning(
+                f"update: this release is not on the disk any more; the way back is what replaced it ({answer.program})"
+            )
+
+    def end_rehearsal(self) -> None:
+        """End a program that is still trying itself."""
+        rehearsal, self._rehearsal = self._rehearsal, None
+        if rehearsal is not None:
+            rehearsal.stop()
+
+    def _take_new(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def _take_old(self, answer: Answer) -> None:
+        self._old_answer = answer
+
+    def _rehearse(
+        self,
+        target: Target,
+        argv: list[str],
+        state: tuple[Fds, int],
+        take: Callable[[Answer], object],
+        go_on: Callable[[], object],
+    ) -> None:
+        fds, memfd = state
+
+        def answered(answer: Answer) -> None:
+            take(answer)
+            go_on()
+
+        migration = self._migration
+        rehearsal = Rehearsal(migration.machine.loop, target, argv, answered)
+        try:
+            fds.save(*MAIN_FD, memfd, kind="memfd", owner="migration")
+            migration.host.save_fds(fds)
+            host_state = host_records(
+                [migration.settings, *migration.host.things()], fds, self.versions
+            )
+            info: Record = {
+                "host": host_state,
+                "nonce": self.nonce,
+                "config": list(migration.host.command_words("memfd:")),
+            }
+            rehearsal.start(fds, info)
+        finally:
+            os.close(memfd)
+        self._rehearsal = rehearsal
+
+    # The hand-over itself, in one turn of the main loop: what came in between would be lost
+
+    def prepare(self, fds: Fds, main: int, report: Report) -> None:
+        """Write down all that the next program gets, and give it to the guardian too.
+
+        Args:
+            fds: A table of this update's own; the rest is added to it.
+            main: The memfd with the machine's state.
+            report: The figures so far.
+
+        Raises:
+            CommandError: A signal told this program to end.
+            CprError, OSError: It cannot be written down, or the guardian is gone.
+        """
+        # A signal between the two programs would find no handler and kill the guest; it waits for the new program.
+        self._masked = signals.hold_ending()
+        if signals.told_to_end():  # in this very turn, so the loop did not come to it
+            raise CommandError("a signal told the program to end")
+        if self._target is None:
+            raise CommandError("no program was opened")
+        migration = self._migration
+        fds.save(*MAIN_FD, main, kind="memfd", owner="migration")
+        lease = self._hold_lease(fds)
+        migration.notifiers.done("cpr-exec")
+        self._carrier = ExecCarrier(self._target, self._command)
+        migration.host.save_fds(fds)
+        # In this very turn: nobody reads from a client after its monitor was saved.
+        host_state = host_records(
+            [migration.settings, *migration.host.things()], fds, self.versions
+        )
+        info: Record = {
+            "report": report.to_record(),
+            "host": host_state,
+            "nonce": self.nonce,
+            "pid": os.getpid(),
+            "limit-ms": migration.settings.timeout_ms,
+        }
+        own = migration.own_program
+        if own is not None and migration.settings.way_back:
+            fds.save(BACK, 0, own.target.fd, kind="program", owner="cpr")
+            argv = [*own.words, *migration.host.command_words("memfd:")]
+            info["back"] = {"argv": list(argv), "path": own.target.path}
+            self._arm(fds, info, own, argv, lease)
+        else:
+            self._carrier.save(fds, info)
+
+    def _hold_lease(self, fds: Fds) -> Lease:
+        """Return the lease of the guest, which this program holds."""
+        lease = Lease(fds.find(LEASE, 0))
+        if not lease.lock(WORK):
+            raise UpdateRefusedError("another program holds the lease of this guest")
+        return lease
+
+    def _arm(self, fds: Fds, info: Record, own: OwnProgram, argv: list[str], lease: Lease) -> None:
+        assert self._carrier is not None
+        guardian = self._guardian
+        if guardian is None:
+            self._carrier.save(fds, info)
+            return
+        fds.save(GUARDIAN, 0, guardian.socket.fileno(), kind="socket", owner="cpr")
+        info["guardian"] = guardian.pid
+        self._carrier.save(fds, info)
+        order: Record = {
+            "program": own.target.fd,
+            "argv": argv,
+            "lease": lease.fd,
+            "count": lease.count,
+            "limit-ms": self._migration.settings.timeout_ms + _GRACE_MS,
+        }
+        guardian.arm(self._carrier.descriptors, order)
+
+    def execute(self) -> None:
+        """Become the next program; returns only by an exception."""
+        if self._carrier is not None:
+            self._carrier.execute(os.environ)
+
+    def drop(self) -> None:
+        """Take the hand-over back."""
+        if self._masked is not None:
+            signals.restore(self._masked)
+            self._masked = None
+        if self._carrier is not None:
+            self._carrier.drop()
+            self._carrier = None
