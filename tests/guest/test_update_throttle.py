@@ -110,3 +110,31 @@ def test_limit_and_burst_count_on_through_20_updates_under_load(debian, disk: Pa
             b"group=g"
             in vm.qmp.command("human-monitor-command", command_line="info block").encode()
         )
+
+
+def run_counted(debian, disk: Path, updates: int) -> bytes:
+    """What the guest says when it counts instructions for a clock; the updates happen while requests are held back."""
+    append = (
+        'console=ttyS0 quiet instar.run="cat /proc/uptime; echo BEGUN;'
+        ' dd if=/dev/vda of=/dev/null bs=4k count=600 iflag=direct; cat /proc/uptime"'
+    )
+    with Vm(
+        *debian.arguments(append), "-icount", "shift=3,sleep=off", "-seed", "1",
+        "-rtc", "base=2026-01-01,clock=vm",
+        "-drive", f"file={disk},if=none,id=d0,format=raw,throttling.iops-read=20",
+        "-device", "virtio-blk-device,drive=d0", size=192,
+    ) as vm:  # fmt: skip
+        vm.console.wait(b"BEGUN")
+        for _ in range(updates):
+            assert vm.update()["status"] == "completed"
+        end = vm.console.wait(b"RUN status 0\r")
+        return vm.console.text[:end]
+
+
+def test_throttled_disk_is_deterministic_with_counted_instructions_and_updates(
+    debian, disk: Path
+) -> None:
+    undisturbed = run_counted(debian, disk, 0)
+    begin, end = (float(n) for n in re.findall(rb"(\d+\.\d+) \d+\.\d+\r", undisturbed))
+    assert end - begin == pytest.approx((600 - 3) / 20, abs=0.5)  # seconds of the guest's clock
+    assert run_counted(debian, disk, 2) == undisturbed

@@ -148,7 +148,7 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         flush_everything=config.cpu.flush_everything,
         sstc=config.cpu.sstc,
     )
-    space.memory.on_write(core.dma_written)
+    space.memory.on_write(core.dma_written, core.write_notice)
     virtual_timers = VirtualTimers(core, machine.lock)
     vcpus = VcpuThread(
         core,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, Protocol
 
-    from typing_extensions import Buffer
+    from typing_extensions import Buffer, CapsuleType
 
     from instar.memory.backend import RamBlock
 
@@ -66,15 +66,22 @@ class GuestMemory:
     address is not aligned to the access); nothing was read or written then.
     """
 
-    __slots__ = ("_regions", "listener")
+    __slots__ = ("_on_write", "_regions", "notice")
 
     def __init__(self) -> None:
         self._regions: list[RamRegion] = []
-        self.listener: Callable[[int, int], object] | None = None  # set by on_write()
+        self._on_write: Callable[[int, int], object] | None = None  # set by on_write()
+        self.notice: CapsuleType | None = None  # the same
 
-    def on_write(self, callback: Callable[[int, int], object]) -> None:
-        """Call ``callback(gpa, length)`` after each device write: the CPU drops decoded code there."""
-        self.listener = callback
+    def on_write(
+        self, callback: Callable[[int, int], object], notice: CapsuleType | None = None
+    ) -> None:
+        """Call ``callback(gpa, length)`` after each device write: the CPU drops decoded code there.
+
+        ``notice`` is the same as a C function, for compiled parts; the callback keeps alive what it needs.
+        """
+        self._on_write = callback
+        self.notice = notice
 
     def add(self, base: int, block: RamBlock) -> None:
         """Show ``block`` at guest physical address ``base``."""
@@ -109,8 +116,8 @@ class GuestMemory:
 
     def written(self, gpa: int, length: int) -> None:
         """Tell the CPU that a device changed these bytes."""
-        if self.listener is not None and length:
-            self.listener(gpa, length)
+        if self._on_write is not None and length:
+            self._on_write(gpa, length)
 
     def _index(self, gpa: int, width: int) -> tuple[RamRegion, int]:
         region = self._region(gpa, width)

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, CapsuleType
 
 EXIT_LIMIT: Final[int]
 """The limit of this call was reached."""
@@ -96,6 +96,10 @@ class Core:
 
         Harts see changed code from their next fence.i or device access on. Addresses outside of RAM are ignored.
         """
+
+    @property
+    def write_notice(self) -> CapsuleType:
+        """Return ``dma_written`` as a C function for other compiled parts; it is good as long as the core is there."""
 
     def start_hart(self, hart: int, pc: int, a0: int, a1: int) -> None:
         """Start a hart from reset in supervisor mode, with the built-in SBI under it."""

@@ -102,9 +102,11 @@ class Ram:
     @cython.cfunc
     def wrote(self, gpa: u64, length: u64) -> cython.int:
         """Tell the CPU that a device changed these bytes."""
-        listener = self.memory.listener
-        if listener is not None and length:
-            listener(gpa, length)
+        direct = self.memory.notice
+        if direct is not None:
+            call_notice(direct, gpa, length)
+        elif length:
+            self.memory.written(gpa, length)
         return 0
 
 

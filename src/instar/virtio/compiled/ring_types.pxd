@@ -44,3 +44,16 @@ cdef extern from *:
     void store16 "ring_store16"(u8 *, u16) noexcept nogil
     void full_fence "ring_fence"() noexcept nogil
     void fetch "ring_fetch"(const u8 *, void *) noexcept nogil
+
+cdef extern from *:
+    """
+    /* As the software CPU makes it. */
+    #define NOTICE_KIND "void (void *, uint64_t gpa, uint64_t length)"
+    static inline int call_notice(PyObject *capsule, uint64_t gpa, uint64_t length) {
+        void (*notice)(void *, uint64_t, uint64_t) = PyCapsule_GetPointer(capsule, NOTICE_KIND);
+        if (notice == NULL) return -1;
+        notice(PyCapsule_GetContext(capsule), gpa, length);
+        return 0;
+    }
+    """
+    int call_notice(object, u64, u64) except -1

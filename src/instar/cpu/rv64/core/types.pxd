@@ -104,6 +104,18 @@ cdef extern from *:
     i64 sext(u64, int) noexcept nogil
     void unreachable() noexcept nogil
 
+cdef extern from *:
+    """
+    /* A function for other compiled parts to call, and what it is called with. The name is what it is like. */
+    #define NOTICE_KIND "void (void *, uint64_t gpa, uint64_t length)"
+    static inline PyObject *notice_capsule(void *function, void *context) {
+        PyObject *made = PyCapsule_New(function, NOTICE_KIND, NULL);
+        if (made != NULL && PyCapsule_SetContext(made, context) != 0) Py_CLEAR(made);
+        return made;
+    }
+    """
+    object notice_capsule(void *, void *)
+
 # One decoded instruction. `op` 0 is "not decoded yet", so that zeroed memory is a valid page of them.
 ctypedef struct Insn:
     u32 op

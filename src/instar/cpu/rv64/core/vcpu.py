@@ -19,6 +19,21 @@ WORD = (1 << 64) - 1
 EXTERNAL_LINES = (9, 11)
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def notice(shared: cython.p_void, gpa: u64, length: u64) -> cython.void:
+    """Note that a device wrote guest memory; what is outside RAM is none of ours."""
+    m: pShared = cast(pShared, shared)
+    first: u64 = gpa if gpa > m.ram_base else m.ram_base
+    last: u64 = gpa + length
+    page: u64
+    if last < gpa or last > m.ram_base + m.ram_size:
+        last = m.ram_base + m.ram_size
+    if last > first:
+        page = (first - m.ram_base) >> 12
+        device_wrote(m, page, ((last - 1 - m.ram_base) >> 12) - page + 1)
+
+
 @cython.cclass
 class Core:
     """All harts of a guest and what they share; see ``_core.pyi``."""
@@ -148,12 +163,11 @@ class Core:
             atomic_and(cython.address(c.lines), ~mask)
 
     def dma_written(self, gpa, length):
-        m: pShared = self.m
-        first = max(gpa, m.ram_base)
-        last = min(gpa + length, m.ram_base + m.ram_size) - 1
-        if last >= first:
-            page = (first - m.ram_base) // PAGE
-            device_wrote(m, page, (last - m.ram_base) // PAGE - page + 1)
+        notice(cast(cython.p_void, self.m), gpa & WORD, length)
+
+    @property
+    def write_notice(self):
+        return notice_capsule(cast(cython.p_void, notice), cast(cython.p_void, self.m))
 
     # ---- time
 
