@@ -21,6 +21,7 @@ LAYERS = [
     {"memory"},
     {"events", "log", "loop", "signals", "stateful"},
     {"cpr", "units"},
+    {"sandbox"},
     {"errors", "_version"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

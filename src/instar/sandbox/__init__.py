@@ -1,0 +1,1 @@
+"""What a program lets the kernel forbid it: system calls (seccomp)."""
