@@ -92,7 +92,7 @@ def test_program_that_is_lost_is_replaced_by_the_guardian(
 
 def test_kill_of_the_guardian_in_the_middle_costs_nothing(vm: Vm, tmp_path: Path) -> None:
     patch = (
-        "import instar.cpr.carriers as c, os\nold = c.Adopted.commit\n"
+        "import instar.cpr.adopted as c, os\nold = c.Adopted.commit\n"
         "def bad(self):\n os.kill(self.info['guardian'], 9)\n old(self)\nc.Adopted.commit = bad\n"
     )
     vm.update(program=program(tmp_path, patch))

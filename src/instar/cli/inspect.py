@@ -17,7 +17,7 @@ from instar._version import VERSION
 from instar.cli import system
 from instar.cli.inspect_fields import as_list, as_record, fields_of, plain
 from instar.cpr import state as states
-from instar.cpr.carriers import FORMAT, MAGIC, MAX_SIZE
+from instar.cpr.adopted import FORMAT, MAGIC, MAX_SIZE
 from instar.cpr.encoding import decode
 from instar.cpr.errors import CprError, StateCorruptError, StateError, StateTooNewError
 from instar.cpr.stream import MAGIC as STREAM_MAGIC

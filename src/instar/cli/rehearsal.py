@@ -16,7 +16,7 @@ from instar.cli.assembly import assemble
 from instar.cli.options import Config, parse
 from instar.cli.options.compare import differences
 from instar.cli.vm import Vm
-from instar.cpr.carriers import adopt_for_rehearsal
+from instar.cpr.adopted import adopt_for_rehearsal
 from instar.cpr.encoding import encode
 from instar.cpr.own import release
 from instar.errors import ConfigError, InstarError
@@ -26,7 +26,7 @@ from instar.migration.sections import readable_versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
     from instar.cpr.state import Record
 
 

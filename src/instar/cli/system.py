@@ -16,7 +16,7 @@ from instar.cli.assembly import assemble
 from instar.cli.daemons import CHILD_PATIENCE_S
 from instar.cli.options import Config, parse
 from instar.cli.vm import Vm
-from instar.cpr.carriers import REHEARSAL, adopt
+from instar.cpr.adopted import REHEARSAL, adopt
 from instar.cpr.errors import CprError, LoadTimeoutError, TakenOverError
 from instar.cpr.fds import Fds
 from instar.errors import ConfigError, InstarError
@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar, Final
 
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
     from instar.errors import Fault
 
 PROGRAM: Final = "instar-system"

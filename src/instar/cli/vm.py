@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from instar.block.throttle import Throttles
     from instar.chardev import Chardev
     from instar.cli.options import ChardevConfig, Config, MonitorConfig
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
     from instar.cpr.fds import Fds
     from instar.cpr.state import State
     from instar.loop import Loop

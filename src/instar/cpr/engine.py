@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 from time import monotonic_ns
 
+from instar.cpr.adopted import Adopted, adopt
 from instar.cpr.blockers import Blockers
-from instar.cpr.carriers import Adopted, ExecCarrier, adopt
+from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import PeerError, StateCorruptError, UpdateRefusedError
 from instar.cpr.fds import Fds
 from instar.cpr.lifecycle import PhaseEvent, Row, Run, Table, phases_from

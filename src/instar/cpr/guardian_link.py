@@ -15,7 +15,7 @@ import socket
 import sys
 import time
 
-from instar.cpr.carriers import FAILED, VARIABLE
+from instar.cpr.adopted import FAILED, VARIABLE
 from instar.cpr.errors import UpdateRefusedError
 from instar.cpr.guardian import GROUP
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 
 from instar import log, signals
-from instar.cpr.carriers import BACK, GUARDIAN, LEASE, ExecCarrier
+from instar.cpr.adopted import BACK, GUARDIAN, LEASE
+from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease

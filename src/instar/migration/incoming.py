@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
     from instar.machine.runstate import RunState
     from instar.migration.channels import Address
     from instar.migration.migration import Migration

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from instar import log
+from instar.cpr.adopted import LEASE
 from instar.cpr.blockers import Blockers
-from instar.cpr.carriers import LEASE
 from instar.cpr.errors import TargetError
 from instar.cpr.lease import Lease
 from instar.cpr.notifiers import Notifiers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
     from instar.cpr.fds import Fds
     from instar.cpr.own import OwnProgram
     from instar.machine.machine import Machine

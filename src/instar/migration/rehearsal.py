@@ -12,7 +12,8 @@ import contextlib
 import os
 from time import monotonic_ns
 
-from instar.cpr.carriers import REHEARSAL, ExecCarrier
+from instar.cpr.adopted import REHEARSAL
+from instar.cpr.carriers import ExecCarrier
 from instar.cpr.encoding import decode
 from instar.cpr.errors import CprError, UpdateRefusedError
 

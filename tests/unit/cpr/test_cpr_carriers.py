@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.cpr import carriers
-from instar.cpr.carriers import SCRIPT, VARIABLE, ExecCarrier, adopt
+from instar.cpr import adopted
+from instar.cpr.adopted import SCRIPT, VARIABLE, adopt
+from instar.cpr.carriers import ExecCarrier
 from instar.cpr.encoding import encode
 from instar.cpr.errors import CprError, DescriptorError, ExecFailedError, PeerError
 from instar.cpr.fds import Fds
@@ -255,7 +256,7 @@ def test_adopt_memfd_that_lacks_a_seal_is_refused(missing):
 
 
 def test_adopt_oversized_message_is_refused(monkeypatch):
-    monkeypatch.setattr(carriers, "MAX_SIZE", 30)
+    monkeypatch.setattr(adopted, "MAX_SIZE", 30)
     fd = memfd(framed(encode(GOOD)))
     try:
         with pytest.raises(PeerError, match="limit 30"):
