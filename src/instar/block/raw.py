@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 
 SECTOR: Final = 512
+DRAIN_MS: Final = 10_000
 FD_OWNER: Final = "block"
 
 
@@ -91,6 +92,7 @@ class RawBlock:
         read_only: Writes fail.
         state: What was counted; the host's side of the state.
         throttle: What holds requests back; None: nothing ever does.
+        drain_ms: How long :meth:`drain` waits for the host.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class RawBlock:
         "_post",
         "_post_or_run",
         "_workers",
+        "drain_ms",
         "id",
         "path",
         "read_only",
@@ -131,6 +134,7 @@ class RawBlock:
         self.state = BlockState()
         self.read_only = spec.read_only
         self.throttle: DiskThrottle | None = None
+        self.drain_ms = DRAIN_MS
         self._discard = spec.discard
         self.size = size
         self._fd = fd
@@ -171,15 +175,31 @@ class RawBlock:
         if self.throttle is not None:
             self.throttle.forget()
 
-    def drain(self) -> None:
-        """Return when nothing is in flight; the completions are delivered from here.
+    def drain(self) -> str:
+        """Wait until nothing is in flight, at most ``drain_ms``; the completions are delivered from here.
 
         What the throttle holds back has not begun and stays where it is.
+
+        Returns:
+            "", or what the host did not finish: it uses the guest's memory still.
         """
+        deadline_ns = monotonic_ns() + self.drain_ms * 1_000_000
         while self._in_flight:
             self._deliver()
-            if self._in_flight:
-                self._idle.acquire()
+            left_ns = deadline_ns - monotonic_ns()
+            if self._in_flight and (
+                left_ns <= 0 or not self._idle.acquire(timeout=left_ns / 1_000_000_000)
+            ):
+                return (
+                    f"disk {self.id}: the host did not finish {self._in_flight} requests on {self.path} "
+                    f"in {self.drain_ms} ms"
+                )
+        return ""
+
+    def finish(self) -> None:
+        """Return when nothing is in flight, however long the host takes: the memory is the guest's again."""
+        while why := self.drain():
+            log.limited("warning", f"disk {self.id}", f"{why}; the machine waits for them")
 
     def resize(self, size: int) -> None:
         """Make the disk larger (with zeroes) or smaller (what is behind the new end is lost).
@@ -189,7 +209,7 @@ class RawBlock:
 
         Raises:
             CommandError: it cannot have that size; nothing changed.
-            HostError: the host refused; nothing changed.
+            HostError: the host refused, or does not finish what is in flight; nothing changed.
         """
         if self.read_only:
             raise CommandError(f"disk {self.id}: the image is read-only; its size did not change")
@@ -197,7 +217,7 @@ class RawBlock:
             raise CommandError(
                 f"disk {self.id}: size {size} is not a multiple of {SECTOR} bytes; it did not change"
             )
-        self.drain()
+        self._drain_or_refuse()
         if stat.S_ISREG(os.fstat(self._fd).st_mode):
             try:
                 os.ftruncate(self._fd, size)
@@ -244,7 +264,7 @@ class RawBlock:
         Raises:
             HostError: the bytes could not be brought to the disk; the lock is still held.
         """
-        self.drain()
+        self._drain_or_refuse()
         if not self.read_only:
             try:
                 os.fdatasync(self._fd)
@@ -256,12 +276,16 @@ class RawBlock:
 
     def close(self) -> None:
         """Finish all requests and close the file; the lock goes with it."""
-        self.drain()
+        self.finish()
         if self._workers is not None:
             self._workers.close()
         self._fds.delete(f"block/{self.id}", 0)
         os.close(self._fd)
         self._fd = -1
+
+    def _drain_or_refuse(self) -> None:
+        if why := self.drain():
+            raise HostError(why)
 
     def _work(self, request: BlockRequest) -> None:  # in a worker thread, without the machine lock
         try:

@@ -259,6 +259,7 @@ def _make_virtio(
         name = device.id or str(device.slot)
         if isinstance(device, VirtioBlkConfig):
             disk = disks[device.drive]
+            disk.drain_ms = device.drain_ms
             devices[device.slot] = VirtioBlk(
                 disk,
                 serial=device.serial,

@@ -93,11 +93,21 @@ class Balloon:
             self._timer_runs = True
             self._machine.loop.call_threadsafe(self._report)
 
+    def settle(self) -> None:
+        """Tell now what would be told later: the harts stand still, and another program may follow this one."""
+        if self._timer_runs:
+            self._emit()
+
     def _report(self) -> None:
         """Send the event, and the last of those that come within a second after it."""
-        self._timer_runs = False
-        if self.actual != self._reported:
-            self._reported = self.actual
-            self._machine.events.emit("BALLOON_CHANGE", {"actual": self.actual})
-            self._timer_runs = True
+        self._timer_runs = self._emit()
+        if self._timer_runs:
             self._machine.loop.call_later(_EVENT_GAP_NS, self._report)
+
+    def _emit(self) -> bool:
+        """Send the event if there is something new; return whether it was."""
+        if self.actual == self._reported:
+            return False
+        self._reported = self.actual
+        self._machine.events.emit("BALLOON_CHANGE", {"actual": self.actual})
+        return True

@@ -67,6 +67,7 @@ class Machine:
         stateful: Everything that crosses an update, in the order of loading.
         autostart: Run as soon as there is something to run (no ``-S``).
         exit_status: What the process should end with once the loop has quit.
+        unfinished: Why the last stop is not whole: what the host still does with the guest's memory.
     """
 
     state_id = "machine"
@@ -93,6 +94,7 @@ class Machine:
         self.state = MachineState()
         self.autostart = True
         self.exit_status = 0
+        self.unfinished: list[str] = []
         self._states = RunStateMachine()
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
@@ -240,6 +242,7 @@ class Machine:
         """
         was_running = self.running
         self._quiesce()
+        self.balloon.settle()
         self._states.set(new)
         if was_running:
             self.events.emit("STOP")
@@ -248,8 +251,10 @@ class Machine:
         self.vcpus.pause()
         self.vcpus.core.clock_stop()
         with self.lock:  # completions are delivered from within
-            for backend in self._drainables:
-                backend.drain()
+            found = [backend.drain() for backend in self._drainables]
+        self.unfinished = [why for why in found if why]
+        for why in self.unfinished:
+            log.limited("warning", "machine", f"stopping: {why}")
 
     def take_disks(self) -> None:
         """Take the disks' locks; having them is fine.

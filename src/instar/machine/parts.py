@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     class Drainable(Protocol):
         """Something with work in flight that must be finished before state is saved."""
 
-        def drain(self) -> object:
-            """Return when nothing is in flight any more."""
+        def drain(self) -> str | None:
+            """Return when nothing is in flight any more, or after some time with what still is, for people."""
             ...
 
     class Retrier(Protocol):

@@ -303,6 +303,8 @@ class Outgoing:
         if self._machine.running:
             self.report.stopped_ns = monotonic_ns()
         self._machine.halt("finish-migrate")
+        if self._machine.unfinished:
+            raise HostError("; ".join(self._machine.unfinished))
 
     def resume_vm(self) -> None:
         """Let the guest go on as before."""

@@ -10,28 +10,32 @@ from instar.netdev.base import MAX_FRAME, NetBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import ClassVar
+    from typing import ClassVar, Final
 
-    from instar.loop import Loop
+    from instar.loop import Loop, Timer
     from instar.netdev.base import Emit, FdTable
     from instar.netdev.sockets import Address
     from instar.netdev.spec import NetSpec
     from instar.netdev.state import NetdevState
 
+_ROOM_NS: Final = 1_000_000  # how long the reader of a unix socket has to take a datagram
+
 
 class DgramNet(NetBackend):
     """Datagrams to one remote address, or on a socket that knows its other end.
 
-    What the other end has no room for is dropped, as on a wire.
+    While the other end has no room, the guest's frames wait in its ring. What nobody is there for is dropped.
     """
 
-    __slots__ = ("_inode", "_remote")
+    __slots__ = ("_full", "_inode", "_remote", "_timer")
     kind: ClassVar[str] = "dgram"
 
     def __init__(self, spec: NetSpec, loop: Loop, emit: Emit) -> None:
         super().__init__(spec, loop, emit)
         self._inode = (0, 0)
         self._remote: Address = ""
+        self._full = False
+        self._timer: Timer | None = None
 
     @property
     def info(self) -> str:
@@ -58,14 +62,17 @@ class DgramNet(NetBackend):
         self._rewatch()
 
     def send(self, header: bytes, frame: bytes) -> bool:
-        """Send a datagram, or drop the frame."""
+        """Send a datagram; False while there is no room for it."""
         del header  # datagrams have none
         try:
             if self._remote:
                 self._send_to(frame)
             else:
                 os.write(self._fd, frame)
-        except OSError:  # nobody there, no room there, too long for one datagram
+        except BlockingIOError:
+            self._wait_for_room()
+            return False
+        except OSError:  # nobody there, too long for one datagram
             self.dropped += 1
         return True
 
@@ -82,8 +89,30 @@ class DgramNet(NetBackend):
 
     def close(self) -> None:
         """Close, and remove the socket file if it is ours."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().close()
         sockets.remove_ours(self.spec.text("local.path"), self._inode)
+
+    def _wait_for_room(self) -> None:
+        """Hear of room: from the kernel, which does not tell it of a unix socket that others send to, too."""
+        if not isinstance(self._remote, str) or not self._remote:
+            self._full = True
+            self._rewatch()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_ROOM_NS, self._look_for_room)
+
+    def _look_for_room(self) -> None:
+        self._timer = None
+        super()._writable()
+
+    def _writable(self) -> None:
+        self._full = False
+        super()._writable()
+
+    def _wait_writable(self) -> bool:
+        return self._full
 
     def _send_to(self, frame: bytes) -> None:
         sock = _socket.socket(fileno=self._fd)

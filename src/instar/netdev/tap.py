@@ -10,6 +10,7 @@ import os
 from fcntl import ioctl
 from struct import Struct
 
+from instar import log
 from instar.errors import ConfigError, HostError
 from instar.netdev import sockets
 from instar.netdev.base import HEADER, LENGTH, MAX_FRAME, NetBackend
@@ -66,9 +67,10 @@ class TapQueue(NetBackend):
         try:
             self._prepare(fd)
         except OSError as e:
-            raise HostError(
-                f"netdev {self.id}: the descriptor is no usable tap: {sockets.reason(e)}"
-            ) from e
+            if not (self.resumed and e.errno == errno.EBADFD):  # else reading will tell
+                raise HostError(
+                    f"netdev {self.id}: the descriptor is no usable tap: {sockets.reason(e)}"
+                ) from e
         self._fd = fd
         self._rewatch()
 
@@ -80,6 +82,9 @@ class TapQueue(NetBackend):
         try:
             ioctl(self._fd, _TUNSETQUEUE, _IFREQ.pack(b"", wanted))
         except OSError as e:
+            if e.errno == errno.EBADFD:
+                self._interface_gone()
+                return
             verb = "attach" if active else "detach"
             raise HostError(
                 f"netdev {self.id}: the kernel did not {verb} a queue: {sockets.reason(e)}"
@@ -130,9 +135,16 @@ class TapQueue(NetBackend):
             except BlockingIOError:
                 return
             except OSError as e:
-                if e.errno == errno.EBADFD:  # the interface was deleted: nothing comes any more
-                    self._hang_up()
+                if e.errno == errno.EBADFD:
+                    self._interface_gone()
                 return
+
+    def _interface_gone(self) -> None:
+        """Go on as without a cable: the host has deleted the interface, and nothing comes any more."""
+        log.limited(
+            "warning", self.name, f"interface {self._ifname or '?'} was deleted: no cable any more"
+        )
+        self._hang_up()
 
     def _prepare(self, fd: int) -> None:
         """Learn the name and agree on the header.
@@ -176,7 +188,9 @@ class TapNet(TapQueue):
     def info(self) -> str:
         """What ``info network`` shows of its other end."""
         count = 1 + len(self._more)
-        return f"ifname={self._ifname}" + (f",queues={count}" if count > 1 else "")
+        ifname = self._ifname or self.spec.text("ifname")
+        queues = f",queues={count}" if count > 1 else ""
+        return f"ifname={ifname}{queues}" + (",deleted" if self._fd < 0 else "")
 
     def queue(self, index: int) -> TapQueue | None:
         """Return one of its queues; None if it has fewer."""
@@ -186,13 +200,19 @@ class TapNet(TapQueue):
     def open(self, fds: FdTable) -> None:
         """Take over the descriptors, or make them; the kernel is asked for the interface only once.
 
+        An interface that was deleted under the program before is not made again: it is the host's to say so.
+
         Raises:
             ConfigError, HostError: it cannot be; nothing was created.
         """
         made: list[int] = []
         try:
             for index, queue in enumerate([self, *self._more]):
-                queue.adopt(self._descriptor(fds, index, made))
+                queue.resumed = self.resumed
+                fd = self._descriptor(fds, index, made)
+                if fd < 0:
+                    continue
+                queue.adopt(fd)
                 if queue.ifname != self._ifname:
                     raise ConfigError(
                         f"netdev {self.id}: its descriptors are of {self._ifname} and {queue.ifname}"
@@ -215,6 +235,9 @@ class TapNet(TapQueue):
             try:
                 ioctl(self._fd, _TUNSETOFFLOAD, flags)
             except OSError as e:
+                if e.errno == errno.EBADFD:
+                    self._interface_gone()
+                    return
                 raise HostError(
                     f"netdev {self.id}: the kernel refused offloads {flags:#x}: {sockets.reason(e)}"
                 ) from e
@@ -244,9 +267,11 @@ class TapNet(TapQueue):
         super().close()
 
     def _descriptor(self, fds: FdTable, index: int, made: list[int]) -> int:
-        """Return the descriptor of a queue; one that is new is added to ``made``."""
+        """Return the descriptor of a queue, -1 if the program before had none; a new one is added to ``made``."""
         spec = self.spec
         fd = fds.take(self.name, index)
+        if self.resumed:
+            return fd
         given = [text for text in (spec.text("fds") or spec.text("fd")).split(":") if text]
         if fd < 0 and given:
             return sockets.given_fd(spec, given[index], fds)

@@ -159,7 +159,7 @@ class FakeFds:
 
 
 class FakeBlock:
-    """A disk in memory; with ``hold`` requests wait for :meth:`drain` or :meth:`finish_one`."""
+    """A disk in memory; with ``hold`` requests wait for :meth:`finish` or :meth:`finish_one`."""
 
     def __init__(self, size: int = 64 * 512, *, read_only: bool = False) -> None:
         self.data = bytearray(size)
@@ -186,7 +186,7 @@ class FakeBlock:
         """Do one of the requests that wait."""
         self._do(self.waiting.pop(index))
 
-    def drain(self) -> None:
+    def finish(self) -> None:
         """Do all requests that wait."""
         while self.waiting:
             self.finish_one()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
-from instar.cpr.state import State, blob, flag, state, subs, u
+from instar.cpr.state import State, blob, flag, state, step, subs, u
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
+
+    from instar.cpr.state import Record
 
 MAX_RINGS: Final = 16
 
@@ -30,7 +32,7 @@ class RingState(State):
             raise StateInvalidError(f"vhost-user-ring.size: {self.size}, a power of 2 up to 256")
 
 
-@state("vhost-user", version=1)
+@state("vhost-user", version=2)
 class FrontendState(State):
     """What was agreed on with the back end.
 
@@ -43,11 +45,24 @@ class FrontendState(State):
     inflight: bytes = blob(
         "Layout of the memory where the back end lists its requests; empty: there is none.",
         max=24,
-        optional=True,
+        since=2,
     )
     heard: bytes = blob(
-        "What came of a request of the back end that is not whole.", max=1 << 13, optional=True
+        "What came of a request of the back end that is not whole.", max=1 << 13, since=2
     )
     news: bool = flag(
-        "The back end changed its configuration space and the guest was not told.", optional=True
+        "The back end changed its configuration space and the guest was not told.", since=2
     )
+
+    @step(1, 2)
+    @staticmethod
+    def _add_requests(old: Record) -> Record:
+        return {**old, "inflight": b"", "heard": b"", "news": False}
+
+    @step(2, 1)
+    @staticmethod
+    def _drop_requests(new: Record) -> Record:
+        for name in ("inflight", "heard", "news"):
+            if new[name]:
+                raise StateInvalidError(f"vhost-user: {name} is in use, which version 1 has not")
+        return {n: value for n, value in new.items() if n not in {"inflight", "heard", "news"}}

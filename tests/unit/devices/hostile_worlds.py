@@ -56,7 +56,7 @@ def make_blk() -> World:
     def act(n: int) -> None:
         disk.error = (n >> 4) % 3 * 5
         if n & 1:
-            disk.drain()
+            disk.finish()
         elif disk.waiting:
             disk.finish_one(n % len(disk.waiting))
         if n & 2:
@@ -66,9 +66,9 @@ def make_blk() -> World:
 
     def finish() -> None:
         disk.error = 0
-        disk.drain()
+        disk.finish()
         machine.device.retry()
-        disk.drain()
+        disk.finish()
         assert len(disk.data) == 64 * 512
         assert machine.driver.needs_reset or not machine.mmio.state.queues[0].in_flight
 

@@ -398,7 +398,7 @@ def test_any_requests_are_answered_or_the_device_needs_reset(chains, hold, read_
         enough = len(machine.driver.rings[0].free) >= len(parts)
         machine.driver.add(*parts, indirect=indirect) if enough else None
         machine.driver.kick()
-    machine.block.drain()
+    machine.block.finish()
     machine.driver.collect()
     assert machine.driver.needs_reset or machine.driver.rings[0].chains == {}
     assert len(machine.block.data) == 64 * 512

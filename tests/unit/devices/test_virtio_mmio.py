@@ -345,6 +345,6 @@ def test_any_chains_end_answered_or_with_a_device_that_needs_reset(descriptors, 
     for head in heads:
         slot.driver.offer(head)
     slot.driver.kick()
-    block.drain()
+    block.finish()
     (queue,) = slot.mmio.state.queues
     assert slot.driver.needs_reset or (queue.in_flight == [] and queue.next_used == len(heads))

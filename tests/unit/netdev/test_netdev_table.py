@@ -222,3 +222,19 @@ def test_frame_without_a_header_is_cut_wherever_the_header_ends(cut) -> None:
     data = bytes(range(40))
     parts = [memoryview(data[:cut]), memoryview(data[cut:])]
     assert b"".join(without_header(parts)) == data[12:]
+
+
+@pytest.mark.parametrize(
+    "options", [{"ifname": "it0"}, {"fd": "77"}, {"fds": "77:78", "queues": "2"}]
+)
+def test_tap_whose_interface_was_deleted_is_not_made_again_by_an_update(options) -> None:
+    tap = TapNet(NetSpec("tap", "n0", options), Loop(), lambda _name, _data: None)
+    tap.resumed = True
+    fds = Fds()
+    tap.open(fds)
+    assert tap.info == f"ifname={options.get('ifname', '')}" + (
+        ",queues=2,deleted" if "queues" in options else ",deleted"
+    )
+    assert tap.send(bytes(12), b"frame")
+    tap.save_fds(fds)
+    assert list(fds.walk("netdev")) == []

@@ -32,6 +32,7 @@ MAX_CPUS = 8
 VIRTIO_SLOTS = 8
 MAX_SERIAL_PORTS = 7  # of a virtio-serial-device
 DEFAULT_MEMORY = 128 << 20  # bytes
+DRAIN_MS = 10_000  # how long a stop waits for a back end by default
 SLOT_BUS = "virtio-mmio-bus."  # + slot number: the name of a slot in bus=
 
 
@@ -184,10 +185,10 @@ class BlockConfig(Record):
 class VirtioBlkConfig(Record):
     """``-device virtio-blk-device``."""
 
-    __slots__ = ("drive", "id", "rerror", "serial", "slot", "werror")
+    __slots__ = ("drain_ms", "drive", "id", "rerror", "serial", "slot", "werror")
     driver: ClassVar[str] = "virtio-blk-device"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a field
         self,
         *,
         slot: int,
@@ -196,6 +197,7 @@ class VirtioBlkConfig(Record):
         serial: str = "",
         rerror: ReadRule | Literal["auto"] = "auto",
         werror: WriteRule | Literal["auto"] = "auto",
+        drain_ms: int = DRAIN_MS,
     ) -> None:
         self.slot = slot  # 0 to 7
         self.drive = drive  # id of a BlockConfig
@@ -203,6 +205,7 @@ class VirtioBlkConfig(Record):
         self.serial = serial  # at most 20 bytes of ASCII
         self.rerror: ReadRule | Literal["auto"] = rerror  # auto: as the drive says
         self.werror: WriteRule | Literal["auto"] = werror
+        self.drain_ms = drain_ms
 
 
 class VirtioRngConfig(Record):
@@ -309,9 +312,6 @@ class NetdevConfig(Record):
         self.options = options  # key to value as on the command line, checked
 
 
-VHOST_DRAIN_MS = 10_000  # how long a stop waits for a back end by default
-
-
 class VhostUserBlkConfig(Record):
     """``-device vhost-user-blk-device``."""
 
@@ -324,7 +324,7 @@ class VhostUserBlkConfig(Record):
         slot: int,
         chardev: str,
         ident: str = "",
-        drain_ms: int = VHOST_DRAIN_MS,
+        drain_ms: int = DRAIN_MS,
         num_queues: int = 1,
     ) -> None:
         self.slot = slot
@@ -347,7 +347,7 @@ class VhostUserFsConfig(Record):
         chardev: str,
         tag: str,
         ident: str = "",
-        drain_ms: int = VHOST_DRAIN_MS,
+        drain_ms: int = DRAIN_MS,
     ) -> None:
         self.slot = slot
         self.drain_ms = drain_ms

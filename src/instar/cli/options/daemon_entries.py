@@ -10,7 +10,7 @@ _CHARDEV = Key(
     "id of the -chardev socket,path= where the other program listens",
     required=True,
 )
-_DRAIN = Key(
+DRAIN_KEY = Key(
     "drain-ms", "int", "how many ms a stop of the machine waits for requests in flight; an update is off then",
     low=1, high=600_000, default="10000",
 )  # fmt: skip
@@ -24,11 +24,11 @@ VHOST_BLK_KEYS = (
         high=16,
         default="1",
     ),
-    _DRAIN,
+    DRAIN_KEY,
 )
 VHOST_FS_KEYS = (
     _CHARDEV,
-    _DRAIN,
+    DRAIN_KEY,
     Key("tag", "text", "name by which the guest mounts it", low=1, high=36, required=True),
 )
 CHILD_OPTION = Option(

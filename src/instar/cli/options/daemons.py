@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instar.cli.options.config import (
-    VHOST_DRAIN_MS,
+    DRAIN_MS,
     ChildConfig,
     VhostUserBlkConfig,
     VhostUserFsConfig,
@@ -55,7 +55,7 @@ def vhost_device(values: Values, slot: int) -> VhostUserBlkConfig | VhostUserFsC
             slot=slot,
             chardev=chardev,
             ident=ident,
-            drain_ms=values.number("drain-ms", VHOST_DRAIN_MS),
+            drain_ms=values.number("drain-ms", DRAIN_MS),
             num_queues=values.number("num-queues", 1),
         )
     if values.variant != VhostUserFsConfig.driver:
@@ -63,7 +63,7 @@ def vhost_device(values: Values, slot: int) -> VhostUserBlkConfig | VhostUserFsC
     tag = values.text("tag")
     if not tag.isprintable():
         raise ConfigError(f"{where(values)}: tag={tag!r} is not printable")
-    drain_ms = values.number("drain-ms", VHOST_DRAIN_MS)
+    drain_ms = values.number("drain-ms", DRAIN_MS)
     return VhostUserFsConfig(slot=slot, chardev=chardev, tag=tag, ident=ident, drain_ms=drain_ms)
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import BOARDS, MAX_CPUS, PANIC_ACTIONS, WATCHDOG_ACTIONS
-from instar.cli.options.daemon_entries import CHILD_OPTION, VHOST_BLK_KEYS, VHOST_FS_KEYS
+from instar.cli.options.daemon_entries import (
+    CHILD_OPTION,
+    DRAIN_KEY,
+    VHOST_BLK_KEYS,
+    VHOST_FS_KEYS,
+)
 from instar.cli.options.network_entries import NET_DEVICE_KEYS, NETDEV_OPTION
 from instar.cli.options.table import Key, Option
 from instar.cli.options.throttle_entries import THROTTLE_KEYS
@@ -226,6 +231,7 @@ BACKEND_OPTIONS = (
                     choices=("auto", *READ_RULES), default="auto"),
                 Key("werror", "choice", "as werror= of -drive; auto is what that says",
                     choices=("auto", *WRITE_RULES), default="auto"),
+                DRAIN_KEY,
                 _BUS,
             ),
             "virtio-net-device": (*NET_DEVICE_KEYS, _id("device", required=False), _BUS),

@@ -176,6 +176,7 @@ def _device_pairs(device: DeviceConfig) -> Pairs:
         if device.serial:
             pairs.append(("serial", device.serial))
         pairs += [("rerror", device.rerror), ("werror", device.werror)]
+        pairs.append(("drain-ms", str(device.drain_ms)))
     elif isinstance(device, VhostUserBlkConfig):
         pairs += [("chardev", device.chardev), ("drain-ms", str(device.drain_ms))]
         pairs.append(("num-queues", str(device.num_queues)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import (
+    DRAIN_MS,
     SLOT_BUS,
     VIRTIO_SLOTS,
     BlockConfig,
@@ -266,6 +267,7 @@ def _device(values: Values) -> DeviceConfig:
         serial=serial,
         rerror=_rerror(values) or "auto",
         werror=_werror(values) or "auto",
+        drain_ms=values.number("drain-ms", DRAIN_MS),
     )
 
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
             """Start a request."""
             ...
 
-        def drain(self) -> None:
+        def finish(self) -> None:
             """Return when all requests that were begun are answered."""
             ...
 
@@ -118,7 +118,7 @@ class VirtioBlk(VirtioDevice):
 
     def stop(self) -> None:
         """Return when the host has answered what it began; what waits for it, repaired or not so busy, is forgotten."""
-        self.block.drain()
+        self.block.finish()
         self.block.forget()
         self._stalled.clear()
 
