@@ -17,11 +17,10 @@ from instar.cli.options import Config, parse
 from instar.cli.options.compare import differences
 from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
-from instar.cpr.encoding import encode
 from instar.cpr.own import release
+from instar.cpr.rehearsal import REPORT, tell
 from instar.errors import ConfigError, InstarError
 from instar.loop import Loop
-from instar.migration.rehearsal import REPORT
 from instar.migration.sections import readable_versions
 
 TYPE_CHECKING = False
@@ -51,9 +50,7 @@ def rehearse(words: list[str]) -> int:
         complaints.append(str(e) if isinstance(e, InstarError) else f"{type(e).__name__}: {e}")
     told["complaints"] = complaints
     told["reads"] = {name: list(versions) for name, versions in readable_versions().items()}
-    data = memoryview(encode(told))
-    while data:
-        data = data[os.write(pipe, data) :]
+    tell(pipe, told)
     os._exit(0)
 
 

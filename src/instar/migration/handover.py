@@ -15,10 +15,11 @@ from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
+from instar.cpr.rehearsal import judge
 from instar.cpr.target import Target
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
-from instar.migration.rehearsal import Answer, Rehearsal, judge
+from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records, versions_for
 
 TYPE_CHECKING = False
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
     from instar.cpr.fds import Fds
     from instar.cpr.own import OwnProgram
+    from instar.cpr.rehearsal import Answer
     from instar.cpr.state import Record
     from instar.migration.migration import Migration
     from instar.migration.report import Report
 
 _INIT: Final = 1  # a process that takes its PID namespace along when it ends
 _READY_NS: Final = 10_000_000_000
+_KEPT: Final = "the guest was not stopped"
 _GRACE_MS: Final = 2000  # the new program's own way back is tried first: it keeps the process
 
 
@@ -143,14 +146,14 @@ class Handover:
         answer = self._answer
         if answer is None:
             return
-        judge(answer, self._command[0])
+        judge(answer, self._command[0], _KEPT)
         self.versions = versions_for(answer.reads)
         predicted_ns = self.save_ns + answer.begun_ns + answer.build_ns + answer.load_ns
         budget_ms = self._migration.settings.budget_ms
         if budget_ms and predicted_ns > budget_ms * 1_000_000:
             raise UpdateRefusedError(
                 f"rehearsal of {self._command[0]}: the pause would be about {predicted_ns / 1e6:.0f} ms, "
-                f"x-update-budget is {budget_ms} ms; the guest was not stopped"
+                f"x-update-budget is {budget_ms} ms; {_KEPT}"
             )
 
     @property
@@ -183,7 +186,7 @@ class Handover:
         answer, self._old_answer = self._old_answer, None
         if answer is None:
             return
-        judge(answer, "the way back")
+        judge(answer, "the way back", _KEPT)
         if answer.release != self._migration.release:
             log.warning(
                 f"update: this release is not on the disk any more; the way back is what replaced it ({answer.program})"
