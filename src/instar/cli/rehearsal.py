@@ -19,9 +19,9 @@ from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
 from instar.cpr.own import release
 from instar.cpr.rehearsal import REPORT, tell
+from instar.cpr.versions import readable_versions
 from instar.errors import ConfigError, InstarError
 from instar.loop import Loop
-from instar.migration.sections import readable_versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.rehearsal import judge
 from instar.cpr.target import Target
+from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
 from instar.migration.rehearsal import Rehearsal
-from instar.migration.sections import host_records, versions_for
+from instar.migration.sections import host_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -86,33 +86,6 @@ class RamBox:
 _kept: Final[dict[int, tuple[Stateful, dict[str, states.Record]]]] = {}
 
 
-def readable_versions() -> dict[str, tuple[int, int]]:
-    """Return the oldest and the newest version that this program reads (and writes) of every state it knows."""
-    return {name: (cls.state_oldest, cls.state_version) for name, cls in states.registry().items()}
-
-
-def versions_for(announced: object) -> dict[str, int]:
-    """Return what to write for a reader that announced its :func:`readable_versions` (untrusted).
-
-    Where no version suits both, the one that is next to ours is returned; :func:`write_sections` refuses it if an
-    object has that state.
-
-    Raises:
-        StateInvalidError: it is not an announcement.
-    """
-    if not isinstance(announced, dict):
-        raise StateInvalidError("the reader's versions are not a record; nothing was written")
-    wanted: dict[str, int] = {}
-    theirs: dict[object, object] = announced  # pyright: ignore[reportUnknownVariableType]
-    for name, (_, newest) in readable_versions().items():
-        match theirs.get(name, (1, newest)):
-            case [int() as low, int() as high] if 1 <= low <= high:
-                wanted[name] = max(low, min(high, newest))
-            case _:
-                raise StateInvalidError(f"the reader's versions of {name} are not a range")
-    return wanted
-
-
 def write_sections(
     writer: Writer,
     things: Iterable[Stateful],
@@ -125,7 +98,7 @@ def write_sections(
         writer: Where to.
         things: The objects.
         fds: The table of the update.
-        versions: By state name, the version that the reader understands (see :func:`versions_for`), also of states
+        versions: By state name, the version that the reader understands (:mod:`instar.cpr.versions`), also of states
             inside others; what is missing is written in the current one.
 
     Raises:

@@ -15,6 +15,7 @@ from instar.cpr.fds import Fds
 from instar.cpr.losses import losses
 from instar.cpr.state import APART, Record, State, fd, load, save, state, step, sub, subs, text, u
 from instar.cpr.stream import Reader, Writer
+from instar.cpr.versions import readable_versions, versions_for
 from instar.migration import sections
 from instar.migration.sections import (
     check_manifest,
@@ -22,8 +23,6 @@ from instar.migration.sections import (
     load_host,
     losses_of,
     read_sections,
-    readable_versions,
-    versions_for,
     write_sections,
 )
 
