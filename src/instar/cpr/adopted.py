@@ -105,6 +105,10 @@ class Adopted:
         pid = self.info.get("guardian")
         return pid if isinstance(pid, int) else 0
 
+    def begin_again(self) -> None:
+        """Tell the guardian that the old program has begun: it has as much time as the new one had."""
+        self._tell_guardian(b"again")
+
     def wait(self) -> None:
         """Tell the guardian that a person decides now: there is no limit of time any more."""
         self._tell_guardian(b"wait")
@@ -164,6 +168,8 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
     if found is not None:
         found.failed = failed
         _put_names_right(found)
+        if failed:
+            found.begin_again()
     return found
 
 

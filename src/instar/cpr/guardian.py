@@ -4,7 +4,8 @@ It is executed by path with nothing but the standard library, so that it works w
 ``guardian.py SOCKET PID``: a SOCK_SEQPACKET and the process to watch, its parent.
 
 Words to it: ``fds N...`` with descriptors, which the old program had under the numbers N; ``arm JSON`` with the rest of
-what it needs; ``wait`` (a person decides: no time limit any more); ``off`` (nothing to guard). From it: ``ready``.
+what it needs; ``wait`` (a person decides: no time limit any more); ``again`` (the old program has begun in the same
+process: its time starts); ``off`` (nothing to guard). From it: ``ready``.
 
 Exit status: 0 there was nothing to do; 1 the old program could not be started. Otherwise it becomes the old program.
 
@@ -92,6 +93,8 @@ class Guardian:
             self._arm(json.loads(rest))
         elif word == "wait":
             self.deadline_ns = -1
+        elif word == "again":
+            self._set_deadline()
         elif word == "off" or (not word and not self.order):
             return True
         elif not word:  # both programs have closed it: only the process tells more
@@ -105,12 +108,18 @@ class Guardian:
         self.lease = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)
         os.close(shared)
         self.fds[_int(order["lease"])] = self.lease
-        self.deadline_ns = time.monotonic_ns() + _int(order["limit-ms"]) * 1_000_000
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline_ns = time.monotonic_ns() + _int(self.order["limit-ms"]) * 1_000_000
 
     def _end_the_process(self) -> bool:
         """Decide that the new program is lost, and end it; false if it has committed."""
+        self.deadline_ns = -1
         if not self._lock(_DECISION):
-            self.deadline_ns = -1
+            return False
+        if self._count() != self.order["count"]:  # it has gone on, and settled
+            self._set_lock(_DECISION, fcntl.F_UNLCK)
             return False
         signal.pidfd_send_signal(self.process, signal.SIGKILL)
         poll = select.poll()
@@ -162,7 +171,10 @@ class Guardian:
         return int(_COUNT.unpack(data)[0])
 
     def _lock(self, byte: int) -> bool:
-        lock = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+        return self._set_lock(byte, fcntl.F_WRLCK)
+
+    def _set_lock(self, byte: int, kind: int) -> bool:
+        lock = _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
         try:
             fcntl.fcntl(self.lease, fcntl.F_OFD_SETLK, lock)
         except OSError as exc:
