@@ -13,6 +13,7 @@ import sys
 from instar import log, signals
 from instar._version import VERSION
 from instar.cli.assembly import assemble
+from instar.cli.confine import keep_confinement
 from instar.cli.daemons import CHILD_PATIENCE_S
 from instar.cli.options import Config, parse
 from instar.cli.vm import Vm
@@ -140,6 +141,7 @@ def _run(config: Config, adopted: Adopted | None) -> int:
 def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
     """Let the machine do what the command line says: run, stay stopped, or load."""
     if adopted is not None:
+        keep_confinement(config, adopted)
         vm.migration.restore_host(adopted)
     vm.netdevs.open(CHILD_PATIENCE_S if config.children and adopted is None else 0.0)
     if config.incoming:

@@ -184,6 +184,11 @@ class Vm:
         config.start_paused = False  # what it does now is state
         return to_argv(config)
 
+    @property
+    def exec_allow(self) -> Sequence[str]:
+        """What updates may execute; none: anything."""
+        return self.config.exec_allow
+
     def _emit(self, name: str, data: dict[str, object]) -> None:
         self.machine.events.emit(name, data)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 REPORT: Final = ("rehearsal/report", 0)  # the name of the pipe that the child answers through
 _MAX_REPORT: Final = 1 << 22  # bytes
 _SIGKILL: Final = 9
+_MAX_RELEASE: Final = 4200  # characters: a path and a time
 _LAST_LINES: Final = 3
 _STREAMS: Final = (1, 2)
 _NS: Final = 1_000_000_000
@@ -226,7 +227,7 @@ def answer_of(data: bytes) -> Answer:
         raise UpdateRefusedError("it is not a record")
     fields: Record = record  # pyright: ignore[reportUnknownVariableType]
     answer.program = str(fields.get("program", ""))[:100]
-    answer.release = str(fields.get("release", ""))[:100]
+    answer.release = str(fields.get("release", ""))[:_MAX_RELEASE]
     answer.complaints = _sentences(fields.get("complaints"))
     answer.notes = _sentences(fields.get("notes"))
     for name in ("begun_ns", "build_ns", "load_ns"):

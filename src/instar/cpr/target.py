@@ -30,6 +30,14 @@ _SEGMENT: Final = Struct("<IIQQQQQQ")
 _PT_INTERP: Final = 3
 _MAX_SEGMENTS: Final = 128
 _PATH_MAX: Final = 4096
+_MACHINE: Final = slice(18, 20)  # e_machine
+_MACHINES: Final = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+_COMPATIBLE: Final = (
+    ("x86_64", "i386"),
+    ("aarch64", "arm"),
+)  # whether the kernel does, a child finds out
+_BINFMT: Final = "/proc/sys/fs/binfmt_misc"
+_SET_ID: Final = 0o6000  # S_ISUID, S_ISGID
 
 
 class Target:
@@ -98,20 +106,24 @@ class Target:
         if self.script:
             self._check_script(head)
         elif head.startswith(b"\x7fELF"):
+            self._check_machine(head)
             self._check_loader(head)
         else:
             raise _refused(self.program, errno.ENOEXEC, "neither an ELF program nor a #! script")
 
-    def digest(self) -> str:
-        """Return the SHA-256 of the file, in hex, for the report and for pinning."""
-        import hashlib  # noqa: PLC0415 - slow to import, and only the old program asks
-
-        found = hashlib.sha256()
-        at = 0
-        while chunk := os.pread(self.fd, 1 << 20, at):
-            found.update(chunk)
-            at += len(chunk)
-        return found.hexdigest()
+    def lost_privileges(self) -> str:
+        """Return a sentence if the file would give privileges that it cannot give here, otherwise ""."""
+        mode = os.fstat(self.fd).st_mode
+        try:
+            grants = bool(os.getxattr(self.fd, "security.capability"))
+        except OSError:  # none, or a file system without them
+            grants = False
+        if not (mode & _SET_ID or grants) or not _no_new_privileges():
+            return ""
+        return (
+            f"{self.program} is set-user-ID, set-group-ID or has capabilities, "
+            "which no_new_privs takes from it: it will run with the privileges of this program"
+        )
 
     def close(self) -> None:
         """Close the file; again is fine."""
@@ -125,6 +137,16 @@ class Target:
         if not os.path.exists(f"/dev/fd/{self.fd}"):
             why = "scripts are executed through /dev/fd, which does not exist here"
             raise _refused(self.program, errno.ENOENT, why)
+
+    def _check_machine(self, head: bytes) -> None:
+        with open("/proc/self/exe", "rb") as file:
+            own = file.read(_MACHINE.stop)
+        if head[_MACHINE] == own[_MACHINE] or _someone_takes(head):
+            return
+        other, mine = (_machine_name(part) for part in (head, own))
+        if (mine, other) not in _COMPATIBLE:
+            why = f"it is a program for {other}, this host executes {mine} and no binfmt_misc entry takes it"
+            raise _refused(self.program, errno.ENOEXEC, why)
 
     def _check_loader(self, head: bytes) -> None:
         # Only programs of the usual kind name their loader where we look; exec judges the others.
@@ -148,6 +170,47 @@ class Target:
         if not os.access(path, os.X_OK, effective_ids=True):
             why = f"its interpreter {path!r} has no execute permission for this user"
             raise _refused(self.program, errno.EACCES, why)
+
+
+def _machine_name(head: bytes) -> str:
+    number = int.from_bytes(head[_MACHINE], "big" if head[5:6] == b"\x02" else "little")
+    return _MACHINES.get(number, f"machine {number}")
+
+
+def _someone_takes(head: bytes) -> bool:
+    """Return whether an interpreter is registered for files that begin like this (qemu-user, for one)."""
+    try:
+        names = set(os.listdir(_BINFMT)) - {"register", "status"}
+    except OSError:
+        return False
+    return any(_takes(os.path.join(_BINFMT, name), head) for name in names)
+
+
+def _takes(path: str, head: bytes) -> bool:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    rows = dict(line.partition(" ")[::2] for line in lines)
+    if "enabled" not in rows or "magic" not in rows:
+        return False
+    try:
+        at = int(rows.get("offset", "0"))
+        magic = bytes.fromhex(rows["magic"])
+        mask = bytes.fromhex(rows.get("mask", "ff" * len(magic)))
+    except ValueError:
+        return False
+    triples = zip(head[at : at + len(magic)], magic, mask, strict=False)
+    return len(head) >= at + len(magic) and all((a ^ b) & c == 0 for a, b, c in triples)
+
+
+def _no_new_privileges() -> bool:
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return "\nNoNewPrivs:\t1\n" in file.read()
+    except OSError:
+        return False
 
 
 def _candidates(program: str, search: str | None) -> list[str]:

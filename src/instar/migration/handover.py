@@ -16,10 +16,10 @@ from instar.cpr.errors import UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.rehearsal import judge
-from instar.cpr.target import Target
 from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
+from instar.migration.pinned import Pinned
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from instar.cpr.own import OwnProgram
     from instar.cpr.rehearsal import Answer
     from instar.cpr.state import Record
+    from instar.cpr.target import Target
     from instar.migration.migration import Migration
     from instar.migration.report import Report
 
@@ -52,7 +53,7 @@ class Handover:
     def __init__(self, migration: Migration, command: list[str]) -> None:
         self._migration = migration
         self._command = command
-        self._target: Target | None = None
+        self.pinned: Pinned | None = None
         self._guardian: GuardianLink | None = None
         self._carrier: ExecCarrier | None = None
         self._lease: Lease | None = None
@@ -70,12 +71,35 @@ class Handover:
         Raises:
             TargetError: It cannot be.
         """
-        self._target = Target.open(self._command[0])
+        migration = self._migration
+        self.pinned = Pinned(migration.machine.loop, self._command[0], migration.host.exec_allow)
 
     def close(self) -> None:
         """Forget the program."""
-        if self._target is not None:
-            self._target.close()
+        if self.pinned is not None:
+            self.pinned.close()
+
+    def begin_digest(self, go_on: Callable[[], object]) -> bool:
+        """Read the program for its digest; the rehearsal has told where its release lies.
+
+        Returns:
+            Whether there is anything to wait for.
+        """
+        if self.pinned is None:
+            return False
+        package = self._answer.release.rpartition("@")[0] if self._answer is not None else ""
+        return self.pinned.begin_digest(package, go_on)
+
+    def check_digest(self) -> str:
+        """Return the digest.
+
+        Raises:
+            TargetError: ``cpr-exec-digest`` is another one.
+        """
+        if self.pinned is None:
+            return ""
+        self.pinned.check_digest(self._migration.settings.exec_digest)
+        return self.pinned.digest
 
     # Those who stand by
 
@@ -134,8 +158,8 @@ class Handover:
         Raises:
             CprError, OSError: It cannot be started.
         """
-        if self._target is not None:
-            self._rehearse(self._target, self._command, state, self._take_new, go_on)
+        if self.pinned is not None:
+            self._rehearse(self.pinned.target, self._command, state, self._take_new, go_on)
 
     def judge_new(self) -> None:
         """Take the answer: what it reads, and whether it may.
@@ -255,13 +279,13 @@ class Handover:
         self._masked = signals.hold_ending()
         if signals.told_to_end():  # in this very turn, so the loop did not come to it
             raise CommandError("a signal told the program to end")
-        if self._target is None:
+        if self.pinned is None:
             raise CommandError("no program was opened")
         migration = self._migration
         fds.save(*MAIN_FD, main, kind="memfd", owner="migration")
         lease = self._hold_lease(fds)
         migration.notifiers.done("cpr-exec")
-        self._carrier = ExecCarrier(self._target, self._command)
+        self._carrier = ExecCarrier(self.pinned.target, self._command)
         migration.host.save_fds(fds)
         # In this very turn: nobody reads from a client after its monitor was saved.
         host_state = host_records(
@@ -273,6 +297,7 @@ class Handover:
             "nonce": self.nonce,
             "pid": os.getpid(),
             "limit-ms": migration.settings.timeout_ms,
+            "exec-allow": list(migration.host.exec_allow),
         }
         own = migration.own_program
         if own is not None and migration.settings.way_back:

@@ -49,6 +49,11 @@ if TYPE_CHECKING:
             """Return the words after the program's name that make this machine again, with this ``-incoming``."""
             ...
 
+        @property
+        def exec_allow(self) -> Sequence[str]:
+            """What updates may execute: absolute paths of programs or folders; none: anything."""
+            ...
+
 
 RAM_REASON = (
     "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "

@@ -46,12 +46,16 @@ _BEGIN: Final = (
     Row("prepare", "setup", "begin_setup"),
     Row("prepare", "channel", "open_channel", "close_channel"),
     Row("prepare", "accepted", "leave_to_loop"),
+    Row("rehearse", "permission", "ask_permission", "end_asking"),
+    Row("rehearse", "permitted", "check_permission"),
     Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
     Row("rehearse", "guardian-ready", "check_guardian"),
     Row("rehearse", "new-program", "rehearse_new", "end_rehearsal"),
     Row("rehearse", "new-program-answered", "judge_new"),
     Row("rehearse", "old-program", "rehearse_old", "end_rehearsal"),
     Row("rehearse", "old-program-answered", "judge_old"),
+    Row("rehearse", "digest", "begin_digest", "end_digest"),
+    Row("rehearse", "digest-known", "check_digest"),
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("save", "active", "begin_active"),
     Row("save", "pre-switchover", "wait_if_asked"),
@@ -232,6 +236,23 @@ class Outgoing:
 
     # rehearse: the guest runs
 
+    def ask_permission(self) -> str | None:
+        """Have a child find out whether the program may be executed here."""
+        if self._handover.pinned is None:
+            return None
+        self._handover.pinned.ask(self._go_on)
+        return WAIT
+
+    def check_permission(self) -> None:
+        """Refuse if it may not."""
+        if self._handover.pinned is not None:
+            self._handover.pinned.check_permission()
+
+    def end_asking(self) -> None:
+        """End the child that tries."""
+        if self._handover.pinned is not None:
+            self._handover.pinned.end_asking()
+
     def start_guardian(self) -> str | None:
         """Start who brings the guest back if all else fails."""
         return WAIT if self._handover.start_guardian(self._go_on) else None
@@ -265,6 +286,19 @@ class Outgoing:
     def judge_old(self) -> None:
         """Refuse if there is no way back."""
         self._handover.judge_old()
+
+    def begin_digest(self) -> str | None:
+        """Read all of the program."""
+        return WAIT if self._handover.begin_digest(self._go_on) else None
+
+    def check_digest(self) -> None:
+        """Refuse if it is not the one that was asked for."""
+        self.report.digest = self._handover.check_digest()
+
+    def end_digest(self) -> None:
+        """Stop reading."""
+        if self._handover.pinned is not None:
+            self._handover.pinned.end_digest()
 
     def end_rehearsal(self) -> None:
         """End a program that is trying itself."""

@@ -80,6 +80,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter("x-rdma-chunk-size", 1048576, unit=" bytes"),
     Parameter("cpr-exec-command", []),
     Parameter(
+        "cpr-exec-digest",
+        "",
+        doc="Refuse to execute a program with another digest (sha256:HEX); empty: any.",
+    ),
+    Parameter(
         "x-update-rehearsal",
         default=True,
         doc="Let the new program try itself beside this one before the guest stops.",
@@ -158,7 +163,15 @@ class SettingState(State):
     value: int = u(32, "Value.")
 
 
-@state("migration-settings", version=2)
+@state("migration-text", version=1)
+class TextSettingState(State):
+    """One parameter of ours that is a text and not as by default."""
+
+    name: str = text("Name.", max=64)
+    value: str = text("Value.", max=4096)
+
+
+@state("migration-settings", version=3)
 class SettingsState(State):
     """Parameters and capabilities: they survive an update, unlike QEMU's."""
 
@@ -166,6 +179,9 @@ class SettingsState(State):
     command: list[WordState] = subs(WordState, "cpr-exec-command.", max=MAX_WORDS)
     capabilities: list[SwitchState] = subs(SwitchState, "Capabilities that are on.", max=64)
     settings: list[SettingState] = subs(SettingState, "x-update-...", max=64, since=2)
+    texts: list[TextSettingState] = subs(
+        TextSettingState, "Those that are texts.", max=64, since=3
+    )
 
     @step(1, 2)
     @staticmethod
@@ -176,6 +192,16 @@ class SettingsState(State):
     @staticmethod
     def _drop_settings(new: Record) -> Record:
         return {key: value for key, value in new.items() if key != "settings"}
+
+    @step(2, 3)
+    @staticmethod
+    def _add_texts(old: Record) -> Record:
+        return {**old, "texts": []}
+
+    @step(3, 2)  # lossy: the old program has no such settings
+    @staticmethod
+    def _drop_texts(new: Record) -> Record:
+        return {key: value for key, value in new.items() if key != "texts"}
 
 
 class Settings:
@@ -215,6 +241,12 @@ class Settings:
     def budget_ms(self) -> int:
         """``x-update-budget``."""
         return self._number("x-update-budget")
+
+    @property
+    def exec_digest(self) -> str:
+        """``cpr-exec-digest``."""
+        value = self._ours["cpr-exec-digest"]
+        return value if isinstance(value, str) else ""
 
     def _number(self, name: str) -> int:
         value = self._ours[name]
@@ -275,6 +307,11 @@ class Settings:
                 for name, value in self._ours.items()
                 if isinstance(value, int) and value != OURS[name].default
             ],
+            texts=[
+                TextSettingState(name=name, value=value)
+                for name, value in self._ours.items()
+                if isinstance(value, str) and value != OURS[name].default
+            ],
         )
 
     def load_state(self, state: SettingsState) -> None:
@@ -291,6 +328,13 @@ class Settings:
             else:
                 is_switch = isinstance(row.default, bool)
                 self._ours[row.name] = bool(setting.value) if is_switch else setting.value
+        for text_setting in state.texts:
+            if text_setting.name in OURS:
+                self._ours[text_setting.name] = text_setting.value
+            else:
+                log.warning(
+                    f"parameter {text_setting.name} is not known to this version; it is left"
+                )
 
 
 def _check_ours(row: Parameter, value: object) -> Value:
@@ -299,11 +343,24 @@ def _check_ours(row: Parameter, value: object) -> Value:
         if not isinstance(value, bool):
             raise CommandError(f"Invalid parameter type for '{row.name}', expected: boolean")
         return value
+    if isinstance(row.default, str):
+        return _check_text(row, value)
     if type(value) is not int or not 0 <= value <= row.high:
         raise CommandError(
             f"Parameter '{row.name}' expects a number from 0 to {row.high}, got {value!r}; nothing was changed"
         )
     return value
+
+
+def _check_text(row: Parameter, value: object) -> str:
+    from instar.cpr.digest import normal  # noqa: PLC0415 - not on the resume path
+
+    if not isinstance(value, str):
+        raise CommandError(f"Invalid parameter type for '{row.name}', expected: string")
+    try:
+        return normal(value)
+    except ValueError as e:
+        raise CommandError(f"Parameter '{row.name}': {e}; nothing was changed") from e
 
 
 def check_mode(value: object) -> Mode:

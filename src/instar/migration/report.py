@@ -13,6 +13,7 @@ class Report:
     """Times of one migration; host monotonic nanoseconds, -1: did not happen.
 
     Attributes:
+        digest: Of the program that was executed, ``sha256:hex``; "" if it is not known.
         phases: (name, start, duration) in order; over an update the old program's come first.
         stopped_ns: When the guest stopped.
         resumed_ns: When it ran again.
@@ -20,14 +21,15 @@ class Report:
     """
 
     __slots__ = (
-        "began_ns", "ended_ns", "mode", "new_version", "old_version", "phases", "ram_bytes", "resumed_ns", "setup_ns",
-        "stopped_ns", "transferred",
+        "began_ns", "digest", "ended_ns", "mode", "new_version", "old_version", "phases", "ram_bytes", "resumed_ns",
+        "setup_ns", "stopped_ns", "transferred",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
         self.mode = mode
         self.old_version = old_version
         self.new_version = ""
+        self.digest = ""
         self.phases: list[tuple[str, int, int]] = []
         self.began_ns = self.setup_ns = self.stopped_ns = self.resumed_ns = self.ended_ns = -1
         self.transferred = 0
@@ -90,6 +92,7 @@ class Report:
                 "new-version": self.new_version,
                 "pause-us": self.pause_ns // 1000,
                 "phases": [{"name": name, "us": took // 1000} for name, _, took in self.phases],
+                **({"digest": self.digest} if self.digest else {}),
             }
         return shown
 

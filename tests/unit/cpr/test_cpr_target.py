@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from instar.cpr import target as target_module
+from instar.cpr.digest import digest_of
 from instar.cpr.errors import TargetError
 from instar.cpr.target import Target
 
@@ -121,9 +122,11 @@ def test_open_elf_program_without_its_loader_is_refused(tmp_path):
 
 
 def test_open_elf_program_with_a_hostile_head_is_judged_by_exec(tmp_path):
-    for tail in (b"", b"\2\1" + b"\xff" * 58, b"\1\1" + bytes(58)):
-        path = tmp_path / f"program{len(tail)}{tail[:1].hex()}"
-        path.write_bytes(b"\x7fELF" + tail)
+    with open(sys.executable, "rb") as file:
+        machine = file.read(20)[18:]
+    for tail in (b"\2\1" + b"\xff" * 58, b"\1\1" + bytes(58), b"\2\1" + bytes(58)):
+        path = tmp_path / f"program{tail[:3].hex()}"
+        path.write_bytes(b"\x7fELF" + tail[:14] + machine + tail[16:])
         path.chmod(0o755)
         Target.open(str(path)).close()
 
@@ -162,5 +165,39 @@ def test_digest_is_of_the_open_file_whatever_the_path_says(tmp_path):
     target = Target.open(path)
     os.unlink(path)
     script(tmp_path, line="#!/bin/sh\necho new\n")
-    assert target.digest() == hashlib.sha256(b"#!/bin/sh\necho old\n").hexdigest()
+    assert digest_of(target.fd, "", lambda: False) == (
+        "sha256:" + hashlib.sha256(b"#!/bin/sh\necho old\n").hexdigest()
+    )
     target.close()
+
+
+def elf_of(machine):
+    with open(sys.executable, "rb") as file:
+        head = bytearray(file.read(4096))
+    head[18:20] = machine.to_bytes(2, "little")
+    return bytes(head)
+
+
+def test_open_program_of_another_architecture_names_both(tmp_path, monkeypatch):
+    monkeypatch.setattr(target_module, "_BINFMT", str(tmp_path / "none"))
+    path = tmp_path / "program"
+    path.write_bytes(elf_of(8))
+    path.chmod(0o755)
+    with pytest.raises(TargetError, match="Exec format error") as caught:
+        Target.open(str(path))
+    assert "it is a program for machine 8, this host executes" in caught.value.__notes__[0]
+
+
+def test_open_program_of_another_architecture_that_an_interpreter_takes_is_allowed(
+    tmp_path, monkeypatch
+):
+    entry = (
+        "enabled\ninterpreter /usr/bin/qemu\nflags: F\noffset 0\nmagic 7f454c46\nmask ffffffff\n"
+    )
+    (tmp_path / "qemu").write_text(entry)
+    (tmp_path / "off").write_text("disabled\nmagic 7f\n")
+    monkeypatch.setattr(target_module, "_BINFMT", str(tmp_path))
+    path = tmp_path / "program"
+    path.write_bytes(elf_of(8))
+    path.chmod(0o755)
+    Target.open(str(path)).close()

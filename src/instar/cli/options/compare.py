@@ -24,6 +24,7 @@ _ONE: Final = {
     "serial": "-serial",
     "icount": "-icount",
     "uuid": "-uuid",
+    "sandbox": "-sandbox",
 }
 _MANY: Final = {
     "memory_backends": ("-object memory backend", "id"),
@@ -50,6 +51,12 @@ def differences(running: Config, wanted: Config) -> list[str]:
             found.append(
                 f"{option}: the machine has {_short(mine)}, the command line {_short(other)}"
             )
+    if running.exec_allow:
+        found += [
+            f"-exec-allow: the command line allows {_short(path)}, the program that runs does not"
+            for path in wanted.exec_allow or ["anything"]
+            if path not in running.exec_allow
+        ]
     for name, (what, key) in _MANY.items():
         found += _compare(what, key, getattr(running, name), getattr(wanted, name))
     return found

@@ -494,13 +494,25 @@ class RtcConfig(Record):
         self.clock = clock  # vm: stands still while the VM is stopped
 
 
+class SandboxConfig(Record):
+    """``-sandbox``: what this program takes from itself once the machine is made."""
+
+    __slots__ = ("enabled", "read", "write")
+
+    def __init__(self) -> None:
+        self.enabled = False
+        self.read: list[str] = []  # absolute paths that it may read besides what the options name
+        self.write: list[str] = []  # and write, and make files in
+
+
 class Config(Record):
     """Everything the user asked for. Made by ``parse``; attributes are set, not passed."""
 
     __slots__ = (
-        "accel", "actions", "add_fds", "append", "blocks", "chardevs", "children", "cpu", "devices", "icount",
+        "accel", "actions", "add_fds", "append", "blocks", "chardevs", "children", "cpu", "devices", "exec_allow",
+        "icount",
         "incoming", "initrd", "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs",
-        "no_reboot", "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "seed", "serial", "smp",
+        "no_reboot", "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "sandbox", "seed", "serial", "smp",
         "start_paused", "tls_creds", "uuid", "warnings",
     )  # fmt: skip
     uncompared = frozenset({"warnings"})
@@ -537,6 +549,8 @@ class Config(Record):
         self.actions = ActionConfig()
         self.no_reboot = False
         self.no_shutdown = False
+        self.exec_allow: list[str] = []  # absolute paths; none: updates may execute anything
+        self.sandbox = SandboxConfig()
         self.warnings: list[str] = []  # one sentence each; not part of the meaning
 
 

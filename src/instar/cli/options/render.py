@@ -13,6 +13,7 @@ from instar.cli.options.config import (
     VirtioSerialConfig,
     VirtioVsockConfig,
 )
+from instar.cli.options.confine import confinement_words
 from instar.cli.options.grammar import escape_commas
 from instar.cli.options.resolve import format_date
 from instar.cli.options.throttling import limit_pairs
@@ -55,6 +56,7 @@ def to_argv(config: Config) -> list[str]:
     for child in config.children:
         pairs = [("command", child.command), ("restart", child.restart)]
         words += ["-child", _join(f"name={child.name}", pairs)]
+    words += confinement_words(config)
     for monitor in config.monitors:
         words += ["-mon", _join(f"chardev={monitor.chardev}", _monitor_pairs(monitor))]
     return words

@@ -18,6 +18,7 @@ from instar.cli.options.config import (
     RtcConfig,
     SmpConfig,
 )
+from instar.cli.options.confine import read_confinement
 from instar.cli.options.daemons import read_children
 from instar.cli.options.incoming import incoming_uri
 from instar.cli.options.network import check_cards, read_netdevs
@@ -54,6 +55,7 @@ def resolve(given: Given) -> Config:
     read_devices(given, config)
     check_cards(config)
     read_children(given, config)
+    read_confinement(given, config)
     Characters(given, config).read()
     return config
 

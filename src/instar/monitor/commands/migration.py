@@ -112,6 +112,10 @@ class UpdateInfo:
     new_version: Annotated[str, Arg("Version after.")]
     pause_us: Annotated[int, Arg("How long the guest was stopped.", unit="us")]
     phases: Annotated[list[PhaseInfo], Arg("Where the time went.")]
+    digest: Annotated[
+        str | None,
+        Arg("What was executed, as sha256:HEX; docs/reference/security.md says of what."),
+    ] = None
 
 
 @dataclass
