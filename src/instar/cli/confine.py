@@ -7,7 +7,7 @@ from instar import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from instar.cli.options import Config
-    from instar.cpr.carriers import Adopted
+    from instar.cpr.adopted import Adopted
 
 
 def keep_confinement(config: Config, adopted: Adopted) -> None:
