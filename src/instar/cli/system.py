@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from instar.cpr.adopted import Adopted
     from instar.errors import Fault
+    from instar.migration.arrival import Arrival
 
 PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return rehearse(words)
     adopted: Adopted | None = None
+    arrival: Arrival | None = None
     try:
         adopted = adopt()
         if adopted is not None:
@@ -63,17 +65,38 @@ def main(argv: list[str] | None = None) -> int:
         config = parse(words)
         if not isinstance(config, Config):
             return _print_text(config.topic)
-        return _run(config, adopted)
+        arrival = _await_descriptors(config, adopted)
+        return _run(config, adopted, arrival)
     except TakenOverError as e:
         _complain(e)
         os._exit(INCOMING_FAILED)
     except (InstarError, CprError) as e:
         _go_back(adopted, e)
+        _refuse(arrival, e)
         _complain(e)
         return e.exit_status if isinstance(e, InstarError) else INCOMING_FAILED
     except BaseException as e:
         _go_back(adopted, e)
+        _refuse(arrival, e)
         raise
+
+
+def _await_descriptors(config: Config, adopted: Adopted | None) -> Arrival | None:
+    """Wait for the descriptors of a guest that runs beside this program, if the command line says so (cpr-transfer)."""
+    if not config.incoming_cpr:
+        return None
+    if adopted is not None:
+        log.warning("ignoring cpr channel for migration mode cpr-exec")
+        return None
+    from instar.cli.arriving import await_descriptors  # noqa: PLC0415 - nobody resumes into this
+
+    return await_descriptors(config)
+
+
+def _refuse(arrival: Arrival | None, error: BaseException) -> None:
+    """Tell the program that has the guest that it keeps it."""
+    if arrival is not None and not arrival.transferred.committed:
+        arrival.refuse(error)
 
 
 def _limit(adopted: Adopted) -> None:
@@ -101,7 +124,7 @@ def _text(error: BaseException) -> str:
     return str(error) if isinstance(error, (InstarError, CprError)) else repr(error)
 
 
-def _run(config: Config, adopted: Adopted | None) -> int:
+def _run(config: Config, adopted: Adopted | None, arrival: Arrival | None) -> int:
     if adopted is None:
         _set_up_process(config)
     loop = Loop()
@@ -111,7 +134,8 @@ def _run(config: Config, adopted: Adopted | None) -> int:
         fatal.append(text)
         loop.quit()
 
-    fds = Fds() if adopted is None else adopted.fds
+    given = arrival.transferred if arrival is not None else adopted
+    fds = Fds() if given is None else given.fds
     vm = Vm(loop, fds, config, resumed=adopted is not None)
     ended = False
     try:
@@ -122,7 +146,7 @@ def _run(config: Config, adopted: Adopted | None) -> int:
         signals.on_ending(
             lambda _number: loop.call_threadsafe(lambda: vm.machine.quit("host-signal"))
         )
-        _begin(vm, config, adopted)
+        _begin(vm, config, adopted, arrival)
         loop.call_soon(lambda: vm.settle(adopted))
         if not fatal:
             loop.run()
@@ -138,19 +162,21 @@ def _run(config: Config, adopted: Adopted | None) -> int:
     return vm.machine.exit_status
 
 
-def _begin(vm: Vm, config: Config, adopted: Adopted | None) -> None:
+def _begin(vm: Vm, config: Config, adopted: Adopted | None, arrival: Arrival | None) -> None:
     """Let the machine do what the command line says: run, stay stopped, or load."""
     if adopted is not None:
         keep_confinement(config, adopted)
         vm.migration.restore_host(adopted)
     vm.netdevs.open(CHILD_PATIENCE_S if config.children and adopted is None else 0.0)
     if config.incoming:
-        vm.migration.expect_incoming(adopted)
+        vm.migration.expect_incoming(adopted, arrival)
         if config.incoming != "defer":
             _load(vm, config.incoming)
         elif adopted is not None:  # a person decides when it goes on
             signals.set_alarm(0)
             adopted.wait()
+        elif arrival is not None:
+            arrival.wait_for_person()
         return
     if adopted is not None:
         raise ConfigError(

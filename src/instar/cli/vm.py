@@ -181,6 +181,7 @@ class Vm:
         for name in Config.__slots__:
             setattr(config, name, getattr(self.config, name))
         config.incoming = incoming
+        config.incoming_cpr = ""
         config.start_paused = False  # what it does now is state
         return to_argv(config)
 

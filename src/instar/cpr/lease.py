@@ -29,6 +29,9 @@ WORK: Final = 0
 DECISION: Final = 1
 _FLOCK: Final = Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _COUNT: Final = Struct("<Q")
+_TOO_SLOW: Final = (
+    "another program has taken over: this one was too slow; it ends without touching the guest"
+)
 _AT: Final = 8  # where the counter is, behind the locked bytes
 
 
@@ -69,16 +72,20 @@ class Lease:
         """Give a byte up; not having it is fine."""
         self._set(byte, fcntl.F_UNLCK)
 
-    def commit(self) -> None:
+    def commit(self, expected: int = -1) -> None:
         """Decide that this program goes on, and count it; the decision stays taken until :meth:`unlock`.
+
+        Args:
+            expected: The count when the two programs agreed to hand over; -1: whatever it is.
 
         Raises:
             TakenOverError: Somebody else decided first; this program must end without touching anything.
         """
         if not self.lock(DECISION):
-            raise TakenOverError(
-                "another program has taken over: this one was too slow; it ends without touching the guest"
-            )
+            raise TakenOverError(_TOO_SLOW)
+        if expected >= 0 and self.count != expected:
+            self.unlock(DECISION)
+            raise TakenOverError(_TOO_SLOW)
         os.pwrite(self.fd, _COUNT.pack(self.count + 1), _AT)
 
     def _set(self, byte: int, kind: int) -> bool:

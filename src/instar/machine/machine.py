@@ -68,6 +68,8 @@ class Machine:
         autostart: Run as soon as there is something to run (no ``-S``).
         exit_status: What the process should end with once the loop has quit.
         unfinished: Why the last stop is not whole: what the host still does with the guest's memory.
+        may_run: Called before the harts run and before RAM is reset; raises CommandError if another program has the
+            guest.
     """
 
     state_id = "machine"
@@ -100,6 +102,9 @@ class Machine:
         self._on_shutdown: ShutdownAction = on_shutdown
         self._on_panic: PanicAction = on_panic
         self._on_watchdog: WatchdogAction = on_watchdog
+        self.may_run: Callable[[], object] = (
+            bool  # raises CommandError if another program has the guest
+        )
         self._ending = False
         self._waiting: list[Callable[[], object]] = []  # for the machine to run
         self._at_run: list[Callable[[], object]] = []
@@ -218,6 +223,7 @@ class Machine:
         """
         if self.running:
             return
+        self.may_run()
         self.take_disks()
         self._states.set("running")
         waiting, self._waiting = self._waiting, []
@@ -302,6 +308,7 @@ class Machine:
         if self._on_reset == "shutdown":
             self.shutdown(reason, guest=guest)
             return
+        self.may_run()
         was_running = self.running
         self._quiesce()
         with self.lock:

@@ -52,9 +52,17 @@ class Incoming:
         self._loaded: Loaded | None = None
         try:
             self._reader = Reader(self._fd, offset=address.offset)
+            self._take_report()
         except BaseException:
             os.close(self._fd)
             raise
+
+    def _take_report(self) -> None:
+        """Go on with the report that came with the state: the program that wrote it went on after it handed over."""
+        record = self._reader.manifest.info.get("report")
+        if isinstance(record, dict):
+            self.report = Report.from_record(record)  # pyright: ignore[reportUnknownArgumentType]
+            self._built_ns = monotonic_ns()
 
     def _open(self, address: Address) -> int:
         if not address.path:
@@ -189,6 +197,7 @@ class Incoming:
         if adopted is not None:
             signals.set_alarm(0)
             adopted.commit()
+            self._migration.note_lease()
             failed = adopted.failed
         self._migration.set_status("failed" if failed else "completed")
         if failed:

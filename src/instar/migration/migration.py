@@ -10,11 +10,11 @@ import os
 from instar import log
 from instar.cpr.adopted import LEASE
 from instar.cpr.blockers import Blockers
-from instar.cpr.errors import TargetError
-from instar.cpr.lease import Lease
+from instar.cpr.errors import CprError, TakenOverError, TargetError
+from instar.cpr.lease import WORK, Lease
 from instar.cpr.notifiers import Notifiers
-from instar.errors import CommandError
-from instar.migration.channels import MAIN_FD, Address, resolve
+from instar.errors import CommandError, InstarError
+from instar.migration.channels import MAIN_FD, Address, SocketAddress, resolve
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings
 from instar.migration.sections import RamBox, load_host
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from instar.cpr.fds import Fds
     from instar.cpr.own import OwnProgram
     from instar.machine.machine import Machine
+    from instar.migration.arrival import Arrival
     from instar.migration.outgoing import Outgoing
     from instar.migration.report import Report
     from instar.migration.status import Status
@@ -92,6 +93,13 @@ class Migration:
         self._after_incoming: Callable[[], object] | None = None
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
+        self._arrival: Arrival | None = None  # cpr-transfer: who waits for the state
+        self._lease_count = (
+            -1
+        )  # when this program became the owner; -1: it has not, or not yet looked
+        self.handed_over = ""  # a sentence, once another program has the guest
+        self.contest: Callable[[], object] | None = None  # finds out whose the guest is
+        machine.may_run = self.check_owner
         machine.events.subscribe(self._on_machine_event)
         for backend in machine.memory_backends:
             if not backend.share:
@@ -168,7 +176,30 @@ class Migration:
         except TargetError as e:
             log.warning(f"{e}; an update of this program has no way back")
         if self.fds.find(LEASE, 0) < 0:
-            self.fds.save(LEASE, 0, Lease.create().fd, kind="memfd", owner="cpr")
+            lease = Lease.create()
+            lease.lock(WORK)
+            self.fds.save(LEASE, 0, lease.fd, kind="memfd", owner="cpr")
+        if self._arrival is None:
+            self.note_lease()
+
+    def note_lease(self) -> None:
+        """Remember that this program is the owner of the guest from now on."""
+        fd = self.fds.find(LEASE, 0)
+        self._lease_count = Lease(fd).count if fd >= 0 else -1
+
+    def check_owner(self) -> None:
+        """Refuse to touch the guest when another program owns it.
+
+        Raises:
+            CommandError: It does, or nobody knows.
+        """
+        if self.contest is not None:
+            self.contest()
+        fd = self.fds.find(LEASE, 0)
+        if fd >= 0 and 0 <= self._lease_count != Lease(fd).count:
+            raise CommandError(
+                f"{self.handed_over or 'another program has taken the guest over'}; it never runs here again"
+            )
 
     def migrate(
         self,
@@ -185,16 +216,32 @@ class Migration:
         self._check_idle()
         if resume:
             raise CommandError("Cannot resume if there is no paused migration")
-        address = resolve(uri, channels)
+        self._outgoing = self._make_outgoing(*resolve(uri, channels))
+        self._outgoing.start()
+
+    def _make_outgoing(self, main: Address | SocketAddress, cpr: SocketAddress | None) -> Outgoing:
         mode = self.settings.mode
+        if mode == "cpr-transfer":
+            if cpr is None:
+                raise CommandError("missing 'cpr' migration channel")
+            if isinstance(main, Address):
+                raise CommandError("Migration requires streamable transport (eg unix)")
+            from instar.migration.transfer import Transfer  # noqa: PLC0415 - not on the resume path
+
+            return Transfer(self, main, cpr)
         if mode not in ("normal", "cpr-exec"):
             raise CommandError(
-                f"migration mode {mode} is not available in this version, normal and cpr-exec are"
+                f"migration mode {mode} is not available in this version, normal, cpr-exec and cpr-transfer are"
             )
-        if mode == "normal" and not address.path:
+        if cpr is not None:
+            raise CommandError(f"a 'cpr' migration channel is for mode cpr-transfer, not {mode}")
+        if isinstance(main, SocketAddress):
+            raise CommandError(
+                f"{main.uri}: a socket is for mode cpr-transfer; mode {mode} takes file:"
+            )
+        if mode == "normal" and not main.path:
             raise CommandError("memfd: is for mode cpr-exec: nobody else could read it")
-        self._outgoing = load_outgoing()(self, address)
-        self._outgoing.start()
+        return load_outgoing()(self, main)
 
     def _check_idle(self) -> None:
         if self.status_machine.in_progress:
@@ -233,11 +280,15 @@ class Migration:
             adopted.fds,
         )
 
-    def expect_incoming(self, adopted: Adopted | None) -> None:
+    def expect_incoming(self, adopted: Adopted | None, arrival: Arrival | None = None) -> None:
         """Wait for :meth:`incoming`; the machine is in run state inmigrate."""
         self._adopted = adopted
         self._waiting = True
         self.machine.set_runstate("inmigrate")
+        if arrival is not None:
+            self._arrival = arrival
+            self._adopted = arrival.transferred
+            arrival.watch(self.machine.loop, self._on_fatal)
 
     def incoming(
         self,
@@ -255,12 +306,40 @@ class Migration:
             raise CommandError("'-incoming' was not specified on the command line")
         if not self._waiting:
             raise CommandError("The incoming migration has already been started")
-        incoming = Incoming(self, resolve(uri, channels), self._adopted)
+        main, _ = resolve(uri, channels)
+        self._exit_on_error = exit_on_error
+        if self._arrival is not None:
+            self._await_state(self._arrival, main)
+            return
+        if isinstance(main, SocketAddress):
+            raise CommandError(
+                f"{main.uri}: a socket is for mode cpr-transfer; this program was started without a cpr channel"
+            )
+        self._load(main)
+
+    def _load(self, address: Address) -> None:
+        incoming = Incoming(self, address, self._adopted)
         incoming.check()
         self._waiting = False
-        self._exit_on_error = exit_on_error
         self.status_machine.set("active")
         incoming.load()
+
+    def _await_state(self, arrival: Arrival, main: Address | SocketAddress) -> None:
+        """Let the source of a cpr-transfer send the state."""
+        if isinstance(main, Address):
+            raise CommandError("Migration requires streamable transport (eg unix)")
+
+        def arrived() -> None:
+            try:
+                self._load(Address(""))
+            except TakenOverError:
+                raise
+            except (InstarError, CprError) as e:
+                self.status_machine.set("active")
+                self.incoming_failed(e)
+
+        arrival.listen(main, arrived)
+        self._waiting = False
 
     def rehearse_incoming(self) -> None:
         """Load the machine from what was handed over and save it again; nothing runs, and nobody is told.
@@ -276,6 +355,9 @@ class Migration:
         """End with the machine half loaded: it never ran here and must not."""
         self.status_machine.set("failed", str(error))
         self.emit("MIGRATION", {"status": "failed"})
+        if self._arrival is not None:  # there is nothing to try again: the source goes on
+            self._arrival.refuse(error)
+            self._exit_on_error = True
         if self._exit_on_error:
             self._on_fatal(f"incoming migration: {error}")
         self._waiting = True
@@ -288,6 +370,9 @@ class Migration:
             if (fd := adopted.fds.take(*MAIN_FD)) >= 0:
                 os.close(fd)
             self._await_end(adopted.settle())
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.done(report)
         if self._after_incoming is not None:
             self._after_incoming()
 

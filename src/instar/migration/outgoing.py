@@ -20,7 +20,7 @@ from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
-from instar.migration.channels import open_file, parse_uri
+from instar.migration.channels import Address, open_file, parse_uri
 from instar.migration.handover import Handover
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from instar.cpr.fds import Fds
     from instar.cpr.lifecycle import PhaseEvent
-    from instar.migration.channels import Address
     from instar.migration.migration import Migration
 
 TURN: Final = 16 << 20  # bytes written in one turn of the main loop
@@ -76,7 +75,7 @@ class Outgoing:
     Public methods without arguments are the actions and undos of the tables above.
     """
 
-    def __init__(self, migration: Migration, address: Address) -> None:
+    def __init__(self, migration: Migration, address: Address, table: Table | None = None) -> None:
         self._migration = migration
         self._machine = migration.machine
         self._mode = (
@@ -92,7 +91,7 @@ class Outgoing:
         self._fds = migration.fds
         self.report = Report(self._mode, VERSION)
         self.report.began_ns = monotonic_ns()
-        self._run = Run(EXEC if self._leaves else NORMAL, self, emit=self._phase)
+        self._run = Run(table or (EXEC if self._leaves else NORMAL), self, emit=self._phase)
 
     def start(self) -> None:
         """Do what is done while the guest runs; the rest follows from the main loop.
@@ -442,6 +441,10 @@ def _check_meeting_point(command: list[str], address: Address) -> None:
     if not places or places[-1] == "defer" or places[-1].startswith("{"):
         return
     there = parse_uri(places[-1])
+    if not isinstance(there, Address):
+        raise CommandError(
+            f"cpr-exec-command has -incoming {places[-1]}: nobody would be left to send the state"
+        )
     if (os.path.realpath(there.path), there.offset) != (
         os.path.realpath(address.path),
         address.offset,

@@ -29,7 +29,7 @@ TRANSITIONS: Final[dict[Status, tuple[Status, ...]]] = {
     "device": ("completed", *_END),
     "completed": ("setup",),
     "failed": ("setup", "active"),
-    "cancelling": ("cancelled",),
+    "cancelling": ("cancelled", "completed"),  # completed: the other program was faster
     "cancelled": ("setup",),
 }
 IN_PROGRESS: Final[frozenset[Status]] = frozenset(

@@ -232,6 +232,25 @@ def test_incoming_in_every_form_gives_the_uri(word: str, uri: str) -> None:
     assert config("-incoming", word).incoming == uri
 
 
+CPR = "cpr,addr.transport=socket,addr.type=unix,addr.path=/c"
+
+
+@pytest.mark.parametrize(
+    ("word", "uri"),
+    [
+        ("unix:/m", "unix:/m"),
+        ("tcp:0:4444", "tcp:0:4444"),
+        ("tcp::4444", "tcp:localhost:4444"),
+        ("main,addr.transport=socket,addr.type=unix,addr.path=/m", "unix:/m"),
+        ("main,addr.transport=socket,addr.type=inet,addr.host=h,addr.port=1", "tcp:h:1"),
+        ("defer", "defer"),
+    ],
+)
+def test_incoming_with_a_cpr_channel_gives_both(word: str, uri: str) -> None:
+    made = config("-incoming", CPR, "-incoming", word)
+    assert (made.incoming, made.incoming_cpr) == (uri, "/c")
+
+
 def test_incoming_given_twice_takes_the_last() -> None:
     assert config("-incoming", "defer", "-incoming", "file:x").incoming == "file:x"
 
@@ -241,11 +260,18 @@ def test_incoming_given_twice_takes_the_last() -> None:
     [
         "",
         "bogus:1",
-        "tcp:0:4444",
         "file:",
         "file:,offset=1",
         "file:a,offset=x",
-        "cpr,addr.transport=socket,addr.type=unix,addr.path=/s",
+        "cpr,addr.transport=socket,addr.type=unix,addr.path=/s",  # a main channel is missing
+        "cpr,addr.transport=socket,addr.type=inet,addr.host=h,addr.port=1",
+        "cpr,addr.transport=file,addr.filename=a",
+        "unix:/main",  # a cpr channel is missing
+        "tcp:0:0",
+        "unix:",
+        "unix:" + "x" * 108,
+        "main,addr.transport=socket,addr.type=unix",
+        "main,addr.transport=socket,addr.type=unix,addr.path=a,addr.port=1",
         "main,addr.transport=file",
         "main,addr.transport=memfd,addr.filename=a",
         "main,addr.transport=memfd,addr.offset=1",

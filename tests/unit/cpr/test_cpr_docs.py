@@ -11,8 +11,11 @@ from instar.cpr.lifecycle import PHASES
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "reference" / "cpr.md").read_text()
-# The guardian, a rehearsal and the probe are other processes; what starts them is imported where work goes on.
-UNHURRIED = {"guardian", "guardian_link", "rehearsal", "probe", "permission", "digest"}
+# The guardian, a rehearsal and the probe are other processes; what starts them, and a transfer, is imported where work
+# goes on.
+UNHURRIED = {
+    "guardian", "guardian_link", "rehearsal", "probe", "permission", "digest", "rival", "transfer"
+}  # fmt: skip
 MODULES = sorted(
     path for path in (ROOT / "src" / "instar" / "cpr").glob("*.py") if path.stem not in UNHURRIED
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instar.errors import CommandError
-from instar.migration.channels import Address, parse_uri, resolve
+from instar.migration.channels import Address, SocketAddress, parse_uri, resolve
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,9 @@ def test_parse_uri_understands(uri: str, address: Address) -> None:
         ("file:x,offset=1z", "bad offset 1z"),
         ("file:x,offset=99999999999999999999", "bad offset"),
         ("memfd:7", "takes nothing after it"),
-        ("tcp:0:44444", "protocol tcp: is not available"),
+        ("tcp:0:65536", "port 1 to 65535"),
+        ("unix:", "needs the path"),
+        ("exec:true", "protocol exec: is not available"),
     ],
 )
 def test_parse_uri_refuses_with_the_reason(uri: str, text: str) -> None:
@@ -46,12 +48,14 @@ def test_parse_uri_refuses_with_the_reason(uri: str, text: str) -> None:
 @given(st.text())
 def test_any_uri_gives_an_address_or_a_command_error(uri: str) -> None:
     try:
-        assert parse_uri(uri).offset >= 0
+        assert parse_uri(uri).uri
     except CommandError as e:
         assert str(e)
 
 
 FILE = {"transport": "file", "filename": "x", "offset": 5}
+UNIX = {"transport": "socket", "type": "unix", "path": "s"}
+TCP = {"transport": "socket", "type": "inet", "host": "h", "port": "5"}
 
 
 @pytest.mark.parametrize(
@@ -59,10 +63,12 @@ FILE = {"transport": "file", "filename": "x", "offset": 5}
     [
         ([{"channel-type": "main", "addr": FILE}], Address("x", 5)),
         ([{"channel-type": "main", "addr": {"transport": "memfd"}}], Address("")),
+        ([{"channel-type": "main", "addr": UNIX}], SocketAddress("s")),
+        ([{"channel-type": "main", "addr": TCP}], SocketAddress("", "h", 5)),
     ],
 )
 def test_resolve_understands_channels(channels, address: Address) -> None:
-    assert resolve(None, channels) == address
+    assert resolve(None, channels) == (address, None)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,16 @@ def test_resolve_understands_channels(channels, address: Address) -> None:
         ),
         ([{"channel-type": "other"}], "does not accept value 'other'"),
         ([{"channel-type": "main"}], "expected: object"),
-        ([{"channel-type": "main", "addr": {"transport": "socket"}}], "not available"),
+        ([{"channel-type": "main", "addr": {"transport": "exec"}}], "not available"),
+        ([{"channel-type": "main", "addr": {"transport": "socket"}}], "'type' does not accept"),
+        ([{"channel-type": "main", "addr": UNIX | {"path": ""}}], "needs the path"),
+        ([{"channel-type": "main", "addr": UNIX | {"path": "x" * 108}}], "108 bytes"),
+        ([{"channel-type": "main", "addr": TCP | {"port": "0"}}], "port 1 to 65535"),
+        ([{"channel-type": "main", "addr": TCP | {"type": "vsock"}}], "unix and inet are"),
+        (
+            [{"channel-type": "main", "addr": FILE}, {"channel-type": "cpr", "addr": TCP}],
+            "bad cpr channel address; must be unix",
+        ),
         ([{"channel-type": "main", "addr": {"transport": "file"}}], "'filename' is missing"),
         ([{"channel-type": "main", "addr": FILE | {"offset": True}}], "expects a size"),
         ([{"channel-type": "main", "addr": {"transport": "x"}}], "does not accept value 'x'"),

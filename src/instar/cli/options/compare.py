@@ -36,12 +36,21 @@ _MANY: Final = {
     "monitors": ("-mon", "id"),
     "children": ("-child", "name"),
 }
+_OWN: Final = ("serial", "chardevs", "monitors", "children")
 
 
-def differences(running: Config, wanted: Config) -> list[str]:
-    """Return in what ``wanted`` is not the machine that runs, one sentence each."""
+def differences(running: Config, wanted: Config, *, beside: bool = False) -> list[str]:
+    """Return in what ``wanted`` is not the machine that runs, one sentence each.
+
+    Args:
+        running: What runs.
+        wanted: What is to take over.
+        beside: Both run for a while: character devices, monitors and children are each one's own.
+    """
     found: list[str] = []
     for name, option in _ONE.items():
+        if beside and name in _OWN:
+            continue
         mine, other = getattr(running, name), getattr(wanted, name)
         if mine == other:
             continue
@@ -58,6 +67,8 @@ def differences(running: Config, wanted: Config) -> list[str]:
             if path not in running.exec_allow
         ]
     for name, (what, key) in _MANY.items():
+        if beside and name in _OWN:
+            continue
         found += _compare(what, key, getattr(running, name), getattr(wanted, name))
     return found
 

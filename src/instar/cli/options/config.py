@@ -510,8 +510,8 @@ class Config(Record):
 
     __slots__ = (
         "accel", "actions", "add_fds", "append", "blocks", "chardevs", "children", "cpu", "devices", "exec_allow",
-        "icount",
-        "incoming", "initrd", "kernel", "machine", "memory_backends", "memory_size", "monitors", "name", "netdevs",
+        "icount", "incoming", "incoming_cpr", "initrd", "kernel", "machine", "memory_backends", "memory_size",
+        "monitors", "name", "netdevs",
         "no_reboot", "no_shutdown", "pidfile", "process_name", "rngs", "rtc", "sandbox", "seed", "serial", "smp",
         "start_paused", "tls_creds", "uuid", "warnings",
     )  # fmt: skip
@@ -540,7 +540,12 @@ class Config(Record):
         self.children: list[ChildConfig] = []
         self.serial = ""  # chardev id; "" is a UART that nobody listens to
         self.monitors: list[MonitorConfig] = []
-        self.incoming = ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:"
+        self.incoming = (
+            ""  # "defer", "file:PATH[,offset=BYTES]", "memfd:", "unix:PATH", "tcp:HOST:PORT"
+        )
+        self.incoming_cpr = (
+            ""  # path of the socket that descriptors come through, in a cpr-transfer
+        )
         self.start_paused = False  # -S
         self.pidfile = ""
         self.icount: IcountConfig | None = None

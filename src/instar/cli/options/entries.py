@@ -149,7 +149,8 @@ BOOT_OPTIONS = (
     Option("S", "none", "do not start the CPUs; the monitor's cont does", group="Boot"),
     Option("incoming", "text",
         "wait for a VM's state: file:PATH[,offset=N], memfd:, defer (until migrate_incoming), or a "
-        "channel as JSON or dotted keys (main,addr.transport=file,addr.filename=PATH)",
+        "channel as JSON or dotted keys (main,addr.transport=file,addr.filename=PATH); with a second one, "
+        "cpr,addr.transport=socket,addr.type=unix,addr.path=PATH: unix:PATH or tcp:HOST:PORT (cpr-transfer)",
         group="Boot", metavar="URI", repeat="list"),
     Option("no-reboot", "none", "quit when the guest asks for a reboot", group="Boot"),
     Option("action", "keys", "what happens to a guest in trouble", group="Boot", metavar="EVENT=ACTION",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from instar.chardev.address import MAX_PATH
 from instar.cli.options.grammar import convert, split_commas
 from instar.cli.options.table import Key
 from instar.errors import ConfigError
@@ -11,18 +14,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from instar.cli.options.grammar import Value
 
-_ALLOWED = "allowed are file:PATH[,offset=N], memfd: and defer"
+_ALLOWED = "allowed are file:PATH[,offset=N], unix:PATH, tcp:HOST:PORT, memfd: and defer"
+_MAX_PORT = 65535
 _OFFSET = ",offset="
 _KEYS = (
-    Key("channel-type", "choice", "channel", choices=("main",), required=True),
-    Key("addr.transport", "choice", "transport", choices=("file", "memfd"), required=True),
+    Key("channel-type", "choice", "channel", choices=("main", "cpr"), required=True),
+    Key(
+        "addr.transport", "choice", "transport", choices=("file", "memfd", "socket"), required=True
+    ),
     Key("addr.filename", "text", "file", low=1, high=4095),
     Key("addr.offset", "size", "bytes before the state", high=MAX_SIZE),
+    Key("addr.type", "choice", "family of the socket", choices=("unix", "inet")),
+    Key("addr.path", "text", "socket file", low=1, high=107),
+    Key("addr.host", "text", "host of the listener", low=1, high=255),
+    Key("addr.port", "text", "TCP port", low=1, high=5),
 )
+_TAKES = {
+    "file": {"addr.filename", "addr.offset"},
+    "memfd": set[str](),
+    "unix": {"addr.type", "addr.path"},
+    "inet": {"addr.type", "addr.host", "addr.port"},
+}
+_NEEDS = {"file": "addr.filename", "memfd": "", "unix": "addr.path", "inet": "addr.port"}
+CPR = "cpr:"  # before the path of a cpr channel's socket; no URI begins so
 
 
 def incoming_uri(word: str) -> str:
-    """Return ``defer``, ``memfd:`` or ``file:PATH[,offset=BYTES]``, the last two checked.
+    """Return ``defer``, a checked URI, or for a cpr channel ``cpr:PATH``.
 
     Args:
         word: A URI, ``defer``, a channel as a JSON object or as dotted keys (``main,addr.transport=file,...``).
@@ -40,6 +58,11 @@ def incoming_uri(word: str) -> str:
     if word in {"defer", "memfd:"}:
         return word
     scheme, _, rest = word.partition(":")
+    if scheme == "unix":
+        return f"unix:{_socket_path(rest)}"
+    if scheme == "tcp":
+        host, _, port = rest.rpartition(":")
+        return _tcp_uri(host, port)
     if scheme != "file":
         raise ConfigError(f"-incoming: unknown migration protocol: {shorten(word)}; {_ALLOWED}")
     path, _, offset = rest.partition(_OFFSET)
@@ -75,14 +98,44 @@ def _channel_uri(channel: dict[str, Value]) -> str:
     for key in _KEYS:
         if key.required and key.name not in checked:
             raise ConfigError(f"-incoming: a channel needs {key.name}")
-    is_file = checked["addr.transport"] == "file"
-    if is_file != ("addr.filename" in checked) or (not is_file and "addr.offset" in checked):
+    values = {name: str(value) for name, value in checked.items()}
+    if values["channel-type"] == "cpr":
+        return CPR + _cpr_path(values)
+    kind = values["addr.transport"]
+    kind = values.get("addr.type", "unix") if kind == "socket" else kind
+    wrong = set(values) - {"channel-type", "addr.transport"} - _TAKES[kind]
+    if wrong or (_NEEDS[kind] and _NEEDS[kind] not in values):
         raise ConfigError(
-            "-incoming: transport file needs addr.filename, transport memfd takes neither file nor offset"
+            f"-incoming: a channel of {kind} takes {', '.join(sorted(_TAKES[kind])) or 'nothing more'}, "
+            f"and needs {_NEEDS[kind] or 'nothing'}"
         )
-    if not is_file:
-        return "memfd:"
-    return _file_uri(str(checked["addr.filename"]), int(checked.get("addr.offset", 0)))
+    if kind == "file":
+        return _file_uri(values["addr.filename"], int(checked.get("addr.offset", 0)))
+    if kind == "unix":
+        return f"unix:{_socket_path(values['addr.path'])}"
+    return (
+        _tcp_uri(values.get("addr.host", ""), values["addr.port"]) if kind == "inet" else "memfd:"
+    )
+
+
+def _cpr_path(values: dict[str, str]) -> str:
+    if values["addr.transport"] != "socket" or values.get("addr.type") != "unix":
+        raise ConfigError("-incoming: bad cpr channel socket type; must be unix")
+    return _socket_path(values.get("addr.path", ""))
+
+
+def _socket_path(path: str) -> str:
+    if not 0 < len(os.fsencode(path)) <= MAX_PATH:
+        raise ConfigError(
+            f"-incoming: the path of a socket has {len(os.fsencode(path))} bytes, allowed 1 to {MAX_PATH}"
+        )
+    return path
+
+
+def _tcp_uri(host: str, port: str) -> str:
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port) <= _MAX_PORT:
+        raise ConfigError(f"-incoming tcp: port {shorten(port)}, allowed 1 to {_MAX_PORT}")
+    return f"tcp:{host or 'localhost'}:{int(port)}"
 
 
 def _file_uri(path: str, offset: int) -> str:

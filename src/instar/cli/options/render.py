@@ -116,6 +116,9 @@ def _boot_words(config: Config) -> list[str]:
         value = getattr(config, name)
         if value:
             words += [f"-{name}", value]
+    if config.incoming_cpr:
+        path = config.incoming_cpr.replace(",", ",,")
+        words += ["-incoming", f"cpr,addr.transport=socket,addr.type=unix,addr.path={path}"]
     if config.actions != ActionConfig():
         words += ["-action", f"panic={config.actions.panic},watchdog={config.actions.watchdog}"]
     for name, is_set in (

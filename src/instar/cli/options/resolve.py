@@ -20,7 +20,7 @@ from instar.cli.options.config import (
 )
 from instar.cli.options.confine import read_confinement
 from instar.cli.options.daemons import read_children
-from instar.cli.options.incoming import incoming_uri
+from instar.cli.options.incoming import CPR, incoming_uri
 from instar.cli.options.network import check_cards, read_netdevs
 from instar.cli.options.storage import choose_memory, read_blocks, read_devices, read_objects
 from instar.errors import ConfigError
@@ -193,12 +193,29 @@ def _read_boot(given: Given, config: Config) -> None:
     for name in ("kernel", "initrd", "pidfile"):
         if given.has(name) and not given.one(name).word:
             raise ConfigError(f"-{name} needs the name of a file, not an empty word")
-    for values in given.each("incoming"):  # of several, the last counts
-        config.incoming = incoming_uri(values.word)
+    _read_incoming(given, config)
     config.start_paused = given.has("S")
     config.actions = _actions(given.one("action"))
     config.no_reboot = given.has("no-reboot")
     config.no_shutdown = given.has("no-shutdown")
+
+
+def _read_incoming(given: Given, config: Config) -> None:
+    for values in given.each("incoming"):  # of several for one channel, the last counts
+        uri = incoming_uri(values.word)
+        if uri.startswith(CPR):
+            config.incoming_cpr = uri.removeprefix(CPR)
+        else:
+            config.incoming = uri
+    streams = config.incoming.startswith(("unix:", "tcp:"))
+    if config.incoming_cpr and not streams and config.incoming != "defer":
+        raise ConfigError(
+            "-incoming: a cpr channel needs a main channel beside it: unix:PATH, tcp:HOST:PORT or defer"
+        )
+    if streams and not config.incoming_cpr:
+        raise ConfigError(
+            f"-incoming {shorten(config.incoming)}: a socket needs a cpr channel beside it (mode cpr-transfer)"
+        )
 
 
 def _read_process(given: Given, config: Config) -> None:

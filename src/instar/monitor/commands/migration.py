@@ -62,6 +62,8 @@ class MigrationAddress:
         str | None, Arg("Transport socket: family.", values=("inet", "unix", "vsock", "fd"))
     ] = None
     path: Annotated[str | None, Arg("Transport socket, family unix: path of the socket.")] = None
+    host: Annotated[str | None, Arg("Transport socket, family inet: name or address.")] = None
+    port: Annotated[str | None, Arg("Transport socket, family inet: TCP port.")] = None
 
 
 @dataclass
@@ -296,6 +298,11 @@ def migrate(
 
     -> {"execute": "migrate", "arguments": {"channels": [{"channel-type": "main",
         "addr": {"transport": "file", "filename": "vm.state", "offset": 0}}]}}
+    <- {"return": {}}
+
+    -> {"execute": "migrate", "arguments": {"channels": [
+        {"channel-type": "main", "addr": {"transport": "socket", "type": "unix", "path": "main.sock"}},
+        {"channel-type": "cpr", "addr": {"transport": "socket", "type": "unix", "path": "cpr.sock"}}]}}
     <- {"return": {}}
     """
     ctx.migration.migrate(uri=uri, channels=_channels(channels), resume=resume)

@@ -1,0 +1,257 @@
+"""The new program's half of cpr-transfer: a guest arrives from a program that runs beside this one.
+
+First its descriptors, over the cpr channel, before anything is made of them; then, when this program's machine is
+there, the state over the main channel. What comes is collected whole before any of it is looked at.
+
+Not on the resume path: the guest runs while this is loaded. Source: own; docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from instar import log
+from instar._version import VERSION
+from instar.cpr.errors import CprError, PeerError
+from instar.cpr.manifest import MAX_SECTIONS
+from instar.cpr.stream import MAX_MANIFEST
+from instar.cpr.transfer import Sender, Transferred, receive_table, told
+from instar.errors import HostError
+from instar.migration.channels import MAIN_FD, SocketAddress
+from instar.migration.exchange import WAITING
+from instar.migration.sections import readable_versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Final
+
+    from instar.cpr.state import Record
+    from instar.loop import Loop
+    from instar.migration.report import Report
+
+PATIENCE_S: Final = 10.0  # for a message that has begun
+_MAX_STATE: Final = MAX_MANIFEST + MAX_SECTIONS + 4096  # bytes; RAM is not in it
+_MAX_CLIENTS: Final = 8
+_TURN: Final = 1 << 20  # bytes read in one go
+
+
+class Arrival:
+    """One guest that arrives; make one with :func:`wait_for_source`.
+
+    Args:
+        transferred: What came over the cpr channel.
+        cpr: That channel.
+
+    Attributes:
+        transferred: As given.
+    """
+
+    def __init__(self, transferred: Transferred, cpr: socket.socket) -> None:
+        self.transferred = transferred
+        self._cpr = cpr
+        self._loop: Loop | None = None
+        self._listener: socket.socket | None = None
+        self._place = SocketAddress("").place
+        self._clients: dict[int, _Client] = {}
+        self._line: socket.socket | None = None
+        self._on_state: Callable[[], object] = bool
+        self._on_lost: Callable[[str], object] = bool
+
+    def watch(self, loop: Loop, on_lost: Callable[[str], object]) -> None:
+        """Notice when the source gives the transfer up; ``on_lost`` is called with a sentence then."""
+        self._loop = loop
+        self._on_lost = on_lost
+        self._cpr.settimeout(0)
+        loop.watch(self._cpr.fileno(), readable=self._lost)
+
+    def wait_for_person(self) -> None:
+        """Tell the source that somebody decides when this program is ready."""
+        self._say(self._cpr, {WAITING: True})
+
+    def listen(self, address: SocketAddress, on_state: Callable[[], object]) -> None:
+        """Tell the source that this program is ready, and wait for the state.
+
+        Args:
+            address: Where the main channel is.
+            on_state: Called when all state lies in the memfd ``migration/main`` of the table.
+
+        Raises:
+            HostError: Nothing can listen there.
+        """
+        self._on_state = on_state
+        self._place = address.place
+        try:
+            listener = self._listener = socket.socket(fileno=self._place.listen().detach())
+        except OSError as e:
+            raise HostError(f"cannot listen on {address.uri}: {e.strerror or e}") from e
+        listener.settimeout(0)
+        self._get_loop().watch(listener.fileno(), readable=self._accept)
+        self._say(
+            self._cpr,
+            {
+                "program": VERSION,
+                "reads": {name: list(v) for name, v in readable_versions().items()},
+            },
+        )
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell the source why this program does not take over."""
+        try:
+            self._say(self._line or self._cpr, told(error))
+        except CprError:  # it is gone: nobody is left to tell
+            return
+
+    def done(self, report: Report) -> None:
+        """Tell the source that this program has taken over; it may be gone."""
+        try:
+            self._say(self._line or self._cpr, {"resumed-ns": report.resumed_ns})
+        except CprError as e:
+            log.warning(f"cpr-transfer: {e}; the guest goes on here")
+        self.close()
+
+    def close(self) -> None:
+        """Close all channels."""
+        self._stop_listening()
+        for sock in (self._cpr, self._line):
+            if sock is not None and sock.fileno() >= 0:
+                self._get_loop().unwatch(sock.fileno())
+                sock.close()
+
+    def _say(self, sock: socket.socket, record: Record) -> None:
+        # A few hundred bytes into an empty buffer: they fit, or the other end is no program of ours.
+        if not Sender(sock, record).send():
+            raise PeerError("the other program does not listen")
+
+    def _get_loop(self) -> Loop:
+        assert self._loop is not None
+        return self._loop
+
+    def _lost(self) -> None:
+        self._get_loop().unwatch(self._cpr.fileno())
+        self._on_lost("the program that has the guest gave the transfer up")
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:  # it went away before we came
+            return
+        if len(self._clients) >= _MAX_CLIENTS:
+            sock.close()
+            return
+        sock.settimeout(0)
+        client = _Client(sock, str(self.transferred.info.get("nonce")).encode())
+        self._clients[sock.fileno()] = client
+        self._get_loop().watch(sock.fileno(), readable=lambda: self._read(client))
+
+    def _read(self, client: _Client) -> None:
+        try:
+            finished = client.read()
+        except (PeerError, OSError) as e:
+            log.warning(
+                f"cpr-transfer: somebody connected to the main channel: {e}; it goes on waiting"
+            )
+            self._drop(client)
+            return
+        if not finished:
+            return
+        self._get_loop().unwatch(client.sock.fileno())
+        self._get_loop().unwatch(self._cpr.fileno())  # if the source is gone now, this one goes on
+        del self._clients[client.sock.fileno()]
+        self._line = client.sock
+        self._stop_listening()
+        self.transferred.fds.save(*MAIN_FD, client.memfd, kind="memfd", owner="migration")
+        self._on_state()
+
+    def _drop(self, client: _Client) -> None:
+        self._get_loop().unwatch(client.sock.fileno())
+        del self._clients[client.sock.fileno()]
+        client.close()
+
+    def _stop_listening(self) -> None:
+        for client in list(self._clients.values()):
+            self._drop(client)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            self._get_loop().unwatch(listener.fileno())
+            listener.close()
+            self._place.remove()
+
+
+class _Client:
+    """Somebody who says to be the source: it has to say the nonce first."""
+
+    def __init__(self, sock: socket.socket, nonce: bytes) -> None:
+        self.sock = sock
+        self.memfd = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
+        self._nonce = nonce
+        self._head = b""
+        self._size = 0
+
+    def read(self) -> bool:
+        """Take what has come; true at the end.
+
+        Raises:
+            PeerError: It is not the source, or sends too much.
+            OSError: The connection broke, or the host has no memory.
+        """
+        while True:
+            missing = len(self._nonce) - len(self._head)
+            try:
+                data = self.sock.recv(missing or _TURN)
+            except BlockingIOError:
+                return False
+            if missing:
+                self._head += data
+                if not data or not self._nonce.startswith(self._head):
+                    raise PeerError("it is not the program that has the guest")
+            elif not data:
+                return True
+            else:
+                self._size += len(data)
+                if self._size > _MAX_STATE:
+                    raise PeerError(f"more than {_MAX_STATE} bytes of state")
+                os.write(self.memfd, data)
+
+    def close(self) -> None:
+        """Forget it."""
+        os.close(self.memfd)
+        self.sock.close()
+
+
+def wait_for_source(address: SocketAddress) -> Arrival:
+    """Listen on the cpr channel until a program hands its descriptors over; whoever else connects is sent away.
+
+    Raises:
+        HostError: Nothing can listen there.
+    """
+    place = address.place
+    try:
+        listener = socket.socket(fileno=place.listen().detach())
+    except OSError as e:
+        raise HostError(f"cannot listen on {address.uri}: {e.strerror or e}") from e
+    try:
+        while True:
+            sock, _ = listener.accept()
+            sock.settimeout(PATIENCE_S)
+            try:
+                return Arrival(receive_table(sock), sock)
+            except CprError as e:
+                log.warning(
+                    f"cpr-transfer: somebody connected to the cpr channel: {e}; it goes on waiting"
+                )
+                _send_away(sock, e)
+    finally:
+        listener.close()
+        place.remove()
+
+
+def _send_away(sock: socket.socket, error: CprError) -> None:
+    try:
+        Sender(sock, told(error)).send()
+    except CprError:  # it is gone
+        pass
+    finally:
+        sock.close()

@@ -1,0 +1,274 @@
+"""The old program's half of cpr-transfer: another program, started beside this one, takes the guest over.
+
+The guest runs until the other one has built its whole machine. From then until it says that it runs the guest, this one
+can take the guest back, and does if anything goes wrong; the lease decides who has it, whatever is said on the sockets.
+
+Not on the resume path. Source: own; names and order of events as QEMU's; docs/decisions/0010.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from instar import log
+from instar._version import VERSION
+from instar.cpr.adopted import LEASE
+from instar.cpr.errors import PeerError, UpdateAbortedError, UpdateRefusedError
+from instar.cpr.fds import Fds
+from instar.cpr.lease import WORK, Lease
+from instar.cpr.lifecycle import WAIT, Row, Table
+from instar.cpr.rival import Rival, take_back
+from instar.cpr.stream import Writer
+from instar.cpr.transfer import TransferCarrier, reason_in
+from instar.errors import CommandError, ConfigError, HostError
+from instar.migration.channels import Address
+from instar.migration.exchange import Exchange, FileSender, connect
+from instar.migration.outgoing import Outgoing
+from instar.migration.sections import versions_for, write_sections
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from typing import Final
+
+    from instar.cpr.rival import Owner
+    from instar.cpr.state import Record
+    from instar.migration.channels import SocketAddress
+    from instar.migration.migration import Migration
+
+TRANSFER: Final = Table(
+    Row("prepare", "blockers", "check_blockers"),
+    Row("prepare", "notify", "notify_setup", "notify_failed"),
+    Row("prepare", "setup", "begin_setup"),
+    Row("prepare", "cpr-channel", "connect_cpr", "hang_up"),
+    Row("prepare", "accepted", "leave_to_loop"),
+    Row("rehearse", "descriptors", "send_descriptors"),
+    Row("rehearse", "target-built", "judge_target"),
+    Row("rehearse", "main-channel", "connect_main"),
+    Row("stop", "stop-vm", "stop_vm", "resume_vm"),
+    Row("save", "active", "begin_active"),
+    Row("save", "pre-switchover", "wait_if_asked"),
+    Row("save", "device", "save_devices"),
+    Row("save", "give-up", "give_up"),
+    Row("save", "write", "send_state"),
+    Row("load", "target-answered", "judge_answer"),
+    Row("settle", "complete", "complete", commit=True),
+)
+_CARRIED: Final = "memory/"  # names of descriptors that the target uses, beside the lease
+_LAST_STEPS_MS: Final = 500  # a target that refuses is about to end
+_HANDED_OVER: Final = "the guest was handed over to another program (process {}), which owns it"
+
+
+class Transfer(Outgoing):
+    """One hand-over to a program beside this one.
+
+    Public methods without arguments are the actions and undos of :data:`TRANSFER`.
+    """
+
+    def __init__(self, migration: Migration, main: SocketAddress, cpr: SocketAddress) -> None:
+        super().__init__(migration, Address(""), TRANSFER)
+        self._place = main
+        self._cpr_place = cpr
+        self._cpr: socket.socket | None = None
+        self._line: socket.socket | None = None
+        self._rival: Rival | None = None
+        self._carrier: TransferCarrier | None = None
+        self._exchange: Exchange | None = None
+        self._lease = Lease(migration.fds.find(LEASE, 0))
+        self._expected = self._lease.count
+        self._offered = False  # the target may take over from now on
+        self._refused = False
+        self._versions: dict[str, int] = {}
+        self._nonce = os.urandom(16).hex()
+
+    # prepare: the guest runs
+
+    def connect_cpr(self) -> None:
+        """Connect to the target, which waits for its descriptors."""
+        if not self._lease.lock(WORK):
+            raise CommandError("another program holds the lease of this guest")
+        self._cpr = _connect(self._cpr_place)
+        try:
+            self._rival = Rival(self._cpr)
+        except OSError as e:
+            why = os.strerror(e.errno or 0)
+            raise HostError(
+                f"the process that listens on {self._cpr_place.path} cannot be seen from here: {why}"
+            ) from e
+
+    def hang_up(self) -> None:
+        """Close the channels; a target that waits ends."""
+        if self._exchange is not None:
+            self._exchange.stop()
+        if self._carrier is not None:
+            self._carrier.drop()
+        for sock in (self._cpr, self._line):
+            if sock is not None:
+                sock.close()
+        self._cpr = self._line = None
+        if self._main >= 0:
+            os.close(self._main)
+            self._main = -1
+
+    # rehearse: the target builds its machine, the guest runs
+
+    def send_descriptors(self) -> str:
+        """Hand the descriptors over and wait until the target has built its machine."""
+        sock = _open(self._cpr)
+        migration = self._migration
+        table = Fds()
+        for entry in migration.fds.copy().walk():
+            if entry.name.startswith(_CARRIED) or entry.name == LEASE:
+                table.save(entry.name, entry.ident, entry.fd, kind=entry.kind, owner=entry.owner)
+        carrier = self._carrier = TransferCarrier(sock)
+        info: Record = {
+            "nonce": self._nonce,
+            "program": VERSION,
+            "config": list(migration.host.command_words("memfd:")),
+        }
+        carrier.save(table, info)
+        return self._wait_for(sock, carrier.send)
+
+    def judge_target(self) -> None:
+        """Refuse if the target cannot take over; write what it reads."""
+        answer = self._result()
+        self.report.new_version = str(answer.get("program", ""))[:100]
+        self._versions = versions_for(answer.get("reads"))
+
+    def connect_main(self) -> None:
+        """Connect to where the target waits for the state."""
+        self._line = _connect(self._place)
+
+    # stop: from here on undoing means to find out whose the guest is
+
+    def resume_vm(self) -> None:
+        """Let the guest go on as before, unless the target has taken over."""
+        owner: Owner = "ours"
+        if self._offered:
+            if self._refused and self._rival is not None:
+                self._rival.wait_end(_LAST_STEPS_MS)
+            owner = take_back(self._lease, self._expected, self._rival)
+        if owner == "ours":
+            self._migration.note_lease()
+            super().resume_vm()
+        elif owner == "theirs":
+            log.warning("cpr-transfer: the target has taken over without an answer")
+            self._hand_over()
+        else:
+            self._machine.set_runstate("postmigrate")
+            self._migration.contest = self._ask_again
+
+    def _ask_again(self) -> None:
+        """See who owns the guest, for somebody who wants it to run here.
+
+        Raises:
+            CommandError: Not this program, or that is still not decided.
+        """
+        owner = take_back(self._lease, self._expected, self._rival)
+        if owner == "unknown":
+            raise CommandError(
+                f"the target (process {self._pid}) does not answer and cannot be ended from here; nobody runs the guest"
+            )
+        self._migration.contest = None
+        if owner == "ours":
+            self._migration.note_lease()
+
+    @property
+    def _pid(self) -> int:
+        return 0 if self._rival is None else self._rival.pid
+
+    # save: the guest stands still
+
+    def save_devices(self) -> None:
+        """Collect all state."""
+        log.hold()
+        self._migration.set_status("device")
+        self._main = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
+        info: Record = {"nonce": self._nonce, "report": self.report.to_record()}
+        writer = Writer(self._main, program=VERSION, mode=self._mode, info=info)
+        things = [self._migration.ram_box, *self._machine.stateful]
+        write_sections(writer, things, Fds(), self._versions)
+        writer.finish()
+        self.report.transferred = writer.written
+
+    def give_up(self) -> None:
+        """Give the disks and the work up: whoever has the state now may take them."""
+        self._machine.release_disks()
+        self._offered = True
+        self._lease.unlock(WORK)
+
+    def send_state(self) -> str:
+        """Send the state, and wait until the target says that it has taken over."""
+        line = _open(self._line)
+        return self._wait_for(line, FileSender(line, self._nonce.encode(), self._main).send)
+
+    def judge_answer(self) -> None:
+        """Believe the lease, not the answer."""
+        try:
+            answer = self._result()
+        except UpdateRefusedError as e:
+            raise UpdateAbortedError(str(e)) from e
+        if self._lease.count == self._expected:
+            raise PeerError("the target says that it has taken over, but it has not")
+        resumed_ns = answer.get("resumed-ns")
+        if type(resumed_ns) is int and resumed_ns > 0:
+            self.report.resumed_ns = resumed_ns
+
+    def complete(self) -> None:
+        """Stay stopped for ever."""
+        self._hand_over()
+        self.hang_up()
+
+    def _hand_over(self) -> None:
+        migration = self._migration
+        self._machine.set_runstate("postmigrate")
+        self.report.ended_ns = monotonic_ns()
+        migration.handed_over = _HANDED_OVER.format(self._pid)
+        migration.notifiers.done(self._mode)
+        migration.set_status("completed")
+        log.release()
+
+    # waiting for the target
+
+    def _wait_for(self, sock: socket.socket, send: Callable[[], bool]) -> str:
+        limit_ms = self._migration.settings.timeout_ms
+        self._exchange = Exchange(self._machine.loop, sock, send, limit_ms, self._go_on)
+        return WAIT
+
+    def _result(self) -> Record:
+        """Return what the target said.
+
+        Raises:
+            CprError: It refused, or said nothing.
+        """
+        if self._exchange is None:
+            raise PeerError("the target was not asked")
+        answer = self._exchange.result()
+        if reason := reason_in(answer):
+            self._refused = True
+            raise UpdateRefusedError(f"the target refused: {reason}")
+        return answer
+
+
+def _connect(address: SocketAddress) -> socket.socket:
+    error: OSError | None = None
+    try:
+        for family, where in address.place.targets():
+            try:
+                return connect(family, where)
+            except OSError as e:
+                error = e
+    except ConfigError as e:
+        raise CommandError(str(e)) from e
+    except OSError as e:
+        error = e
+    why = "no address" if error is None else (error.strerror or str(error))
+    raise HostError(f"Failed to connect to '{address.uri}': {why}")
+
+
+def _open(sock: socket.socket | None) -> socket.socket:
+    if sock is None:
+        raise PeerError("the channel is closed")
+    return sock
