@@ -104,7 +104,8 @@ def assemble(
     if not config.machine.aux_ram_share:
         vm.migration.block_private_aux_ram(BLOCK_ID)
     block_what_daemons_keep(vm)
-    vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec", "cpr-transfer")
+    vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec")
+    vm.migration.blockers.ask(vm.what_cannot_be_transferred, "cpr-transfer")
     vm.migration.notifiers.add(vm.on_update, "cpr-exec")
     if not config.incoming:
         if not config.kernel:

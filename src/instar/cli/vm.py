@@ -9,6 +9,7 @@ from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
 from instar.cli.network import Network
+from instar.cli.options.config import VirtioVsockConfig
 from instar.cli.tls import credentials_of
 from instar.cpr.fdsets import FdSets
 from instar.migration.migration import load_outgoing
@@ -143,6 +144,31 @@ class Vm:
         return [
             reason for device in self._parts_of_chardevs() if (reason := device.update_blocker())
         ]
+
+    def what_cannot_be_transferred(self) -> list[str]:
+        """Return what another program beside this one could not take over, a sentence each.
+
+        Character devices and monitors are not among it: each program has its own.
+        """
+        only = "only mode cpr-exec keeps it"
+        reasons = [
+            f"netdev {netdev.id}: a {netdev.spec.kind} back end can serve one program at a time; {only}"
+            for netdev in self.netdevs
+        ]
+        reasons += [
+            f"{front.state_id}: a vhost-user connection can serve one program at a time; {only}"
+            for front in self.frontends
+        ]
+        reasons += [
+            f"{device.driver} in slot {device.slot}: its connections come and go while the target is built; {only}"
+            for device in self.config.devices
+            if isinstance(device, VirtioVsockConfig)
+        ]
+        reasons += [
+            f"child {child.name}: it belongs to this program; {only}"
+            for child in self.config.children
+        ]
+        return reasons
 
     def on_update(self, event: str, _mode: str) -> None:
         """Hear of updates (see ``Notifiers``): what cannot cross and need not is ended in order."""

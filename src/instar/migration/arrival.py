@@ -18,10 +18,10 @@ from instar.cpr.errors import CprError, PeerError
 from instar.cpr.manifest import MAX_SECTIONS
 from instar.cpr.stream import MAX_MANIFEST
 from instar.cpr.transfer import Sender, Transferred, receive_table, told
+from instar.cpr.versions import readable_versions
 from instar.errors import HostError
 from instar.migration.channels import MAIN_FD, SocketAddress
 from instar.migration.exchange import WAITING
-from instar.migration.sections import readable_versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,11 +22,12 @@ from instar.cpr.lifecycle import WAIT, Row, Table
 from instar.cpr.rival import Rival, take_back
 from instar.cpr.stream import Writer
 from instar.cpr.transfer import TransferCarrier, reason_in
+from instar.cpr.versions import versions_for
 from instar.errors import CommandError, ConfigError, HostError
 from instar.migration.channels import Address
 from instar.migration.exchange import Exchange, FileSender, connect
 from instar.migration.outgoing import Outgoing
-from instar.migration.sections import versions_for, write_sections
+from instar.migration.sections import write_sections
 
 if TYPE_CHECKING:
     import socket
