@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     class FdTable(Protocol):
         """What is needed of the table of named descriptors (``instar.cpr.fds.Fds``)."""
 
+        def find(self, name: str, ident: int, /) -> int:
+            """Return the descriptor, which stays under its name; -1 if there is none."""
+            ...
+
         def take(self, name: str, ident: int, /) -> int:
             """Hand out the descriptor and forget its name; -1 if there is none."""
             ...

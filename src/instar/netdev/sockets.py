@@ -36,13 +36,15 @@ def reason(error: OSError) -> str:
 
 
 def given_fd(spec: NetSpec, text: str, fds: FdTable) -> int:
-    """Return the descriptor that the user means by a number or by a name of ``getfd``; it is ours from now on.
+    """Return the descriptor that the user means by a number or by a name of ``getfd``.
+
+    One with a name stays under it until :func:`claim_given`: if the back end cannot be made, the user has it still.
 
     Raises:
         ConfigError: there is none, or the number is one of our own; nothing changed.
     """
     if not text.isdigit():
-        fd = fds.take(f"getfd/{text}", 0)
+        fd = fds.find(f"getfd/{text}", 0)
         if fd < 0:
             raise ConfigError(f"netdev {spec.id}: there is no descriptor named {text!r} (getfd)")
         return fd
@@ -55,6 +57,14 @@ def given_fd(spec: NetSpec, text: str, fds: FdTable) -> int:
         raise ConfigError(f"netdev {spec.id}: descriptor {fd} was not handed to this program")
     os.set_inheritable(fd, False)  # noqa: FBT003 - positional only
     return fd
+
+
+def claim_given(spec: NetSpec, fds: FdTable) -> None:
+    """Forget the names of ``getfd`` that a new back end was made of: it owns the descriptors now."""
+    for key in ("fd", "fds", "addr.str", "local.str"):
+        for text in spec.text(key).split(":"):
+            if text and not text.isdigit():
+                fds.delete(f"getfd/{text}", 0)
 
 
 def given_socket(spec: NetSpec, text: str, fds: FdTable) -> int:

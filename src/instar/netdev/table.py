@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instar.errors import CommandError, ConfigError
+from instar.netdev import sockets
 from instar.netdev.dgram import DgramNet
 from instar.netdev.spec import NetSpec
 from instar.netdev.state import MAX_NETDEVS, NetdevsState, OptionState, RemovedState
@@ -193,6 +194,8 @@ class Netdevs:
         backend.resumed = spec.id in self._arrived
         backend.patience_s = patience_s
         backend.open(self._fds)
+        if not backend.resumed:
+            sockets.claim_given(spec, self._fds)
         if spec.id in self._arrived:
             backend.load_state(self._arrived[spec.id])
         self._backends[spec.id] = backend

@@ -274,6 +274,8 @@ class TapNet(TapQueue):
             return fd
         given = [text for text in (spec.text("fds") or spec.text("fd")).split(":") if text]
         if fd < 0 and given:
+            if given[index] in given[:index]:
+                raise ConfigError(f"netdev {spec.id}: descriptor {given[index]} is given twice")
             return sockets.given_fd(spec, given[index], fds)
         if fd < 0:
             fd = self._create(self._ifname or spec.text("ifname"))

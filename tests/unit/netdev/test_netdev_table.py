@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.cpr import state as states
 from instar.cpr.fds import Fds
-from instar.errors import CommandError, ConfigError
+from instar.errors import CommandError, ConfigError, HostError
 from instar.netdev import Netdevs, NetSpec
 from instar.netdev.base import BATCH, LENGTH, MAX_FRAME, NetBackend
 from instar.netdev.state import NetdevsState, NetdevState, QueueState
@@ -238,3 +240,17 @@ def test_tap_whose_interface_was_deleted_is_not_made_again_by_an_update(options)
     assert tap.send(bytes(12), b"frame")
     tap.save_fds(fds)
     assert list(fds.walk("netdev")) == []
+
+
+@pytest.mark.parametrize("options", [{"fd": "mine"}, {"fds": "mine:mine", "queues": "2"}])
+def test_descriptor_that_is_no_tap_keeps_the_name_that_the_client_gave_it(options) -> None:
+    fds = Fds()
+    read, write = os.pipe()
+    fds.save("getfd/mine", 0, read)
+    table = Netdevs(Loop(), fds, lambda _name, _data: None)
+    with pytest.raises(HostError, match="no usable tap"):
+        table.add(NetSpec("tap", "n0", options))
+    assert fds.find("getfd/mine", 0) == read
+    assert list(table) == []
+    os.close(read)
+    os.close(write)
