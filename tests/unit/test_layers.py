@@ -20,7 +20,7 @@ LAYERS = [
     {"virtio", "chardev", "block", "netdev", "vsock", "children"},
     {"memory"},
     {"events", "log", "loop", "signals", "stateful"},
-    {"cpr", "units"},
+    {"cpr", "sockfile", "units"},
     {"sandbox"},
     {"errors", "_version"},
 ]

@@ -7,6 +7,7 @@ import errno
 import os
 
 from instar.errors import ConfigError
+from instar.sockfile import identity, remove_ours, remove_stale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 MAX_PATH: Final = 107  # bytes, sun_path without its NUL
 LOCALHOST: Final = "localhost"
 _BACKLOG: Final = 8
-_S_IFMT: Final = 0o170000
-_S_IFSOCK: Final = 0o140000
 _FAMILIES: Final = {"any": _socket.AF_UNSPEC, "ipv4": _socket.AF_INET, "ipv6": _socket.AF_INET6}
 
 
@@ -65,11 +64,10 @@ class UnixAddress:
         """
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
-            _remove_stale(self.path)
+            remove_stale(self.path)
             os.fchmod(sock.fileno(), 0o600)  # Linux gives the file the mode of the unbound socket
             sock.bind(self.path)
-            info = os.lstat(self.path)
-            self.inode = (info.st_dev, info.st_ino)
+            self.inode = identity(self.path)
             sock.listen(_BACKLOG)
         except BaseException:
             sock.close()
@@ -93,12 +91,7 @@ class UnixAddress:
 
     def remove(self) -> None:
         """Remove the socket file if it is still the one we made."""
-        try:
-            info = os.lstat(self.path)
-            if self.inode == (info.st_dev, info.st_ino):
-                os.unlink(self.path)
-        except FileNotFoundError:  # somebody removed it: nothing left to undo
-            pass
+        remove_ours(self.path, self.inode)
 
 
 class InetAddress:
@@ -187,24 +180,3 @@ class InetAddress:
 
     def remove(self) -> None:
         """Leave nothing behind: a port has no file."""
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on any more; leave everything else alone."""
-    try:
-        if os.lstat(path).st_mode & _S_IFMT != _S_IFSOCK:
-            raise OSError(errno.EEXIST, "exists and is not a socket")
-    except FileNotFoundError:
-        return
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        probe.settimeout(0)
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    except BlockingIOError:  # its backlog is full: somebody listens
-        pass
-    finally:
-        probe.close()
-    raise OSError(errno.EADDRINUSE, "another program listens on it")

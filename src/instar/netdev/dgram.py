@@ -7,6 +7,7 @@ import os
 
 from instar.netdev import sockets
 from instar.netdev.base import MAX_FRAME, NetBackend
+from instar.sockfile import identity, remove_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class DgramNet(NetBackend):
             self._fd = sockets.given_socket(spec, spec.text("local.str"), fds)
         elif self._fd < 0:
             self._fd = sockets.bind(spec, "local")
-            self._inode = sockets.inode(spec.text("local.path"))
+            self._inode = identity(spec.text("local.path"))
         self._rewatch()
 
     def send(self, header: bytes, frame: bytes) -> bool:
@@ -93,7 +94,7 @@ class DgramNet(NetBackend):
             self._timer.cancel()
             self._timer = None
         super().close()
-        sockets.remove_ours(self.spec.text("local.path"), self._inode)
+        remove_ours(self.spec.text("local.path"), self._inode)
 
     def _wait_for_room(self) -> None:
         """Hear of room: from the kernel, which does not tell it of a unix socket that others send to, too."""

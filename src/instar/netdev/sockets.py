@@ -13,6 +13,7 @@ from stat import S_ISSOCK
 from time import monotonic_ns, sleep
 
 from instar.errors import ConfigError, HostError
+from instar.sockfile import remove_stale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def bind(spec: NetSpec, prefix: str) -> int:
 
     def do(sock: _socket.socket) -> None:
         if isinstance(where, str):
-            _remove_stale(where, KINDS[spec.kind])
+            remove_stale(where, KINDS[spec.kind])
             os.fchmod(sock.fileno(), 0o600)
         else:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
@@ -220,21 +221,6 @@ def accept(listener: int) -> int:
         sock.detach()
     os.set_blocking(fd, False)
     return fd
-
-
-def inode(path: str) -> tuple[int, int]:
-    """Return device and inode of a file, zeros if it is not there."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
-
-
-def remove_ours(path: str, ours: tuple[int, int]) -> None:
-    """Remove the socket file if it is still the one that was made here."""
-    if ours != (0, 0) and inode(path) == ours:
-        os.unlink(path)
 
 
 def shown(where: Address) -> str:
@@ -269,25 +255,3 @@ def _make(
         raise HostError(f"netdev {spec.id}: cannot {verb} {shown(where)}: {reason(e)}") from e
     sock.settimeout(0)
     return sock.detach()
-
-
-def _remove_stale(path: str, kind: int) -> None:
-    """Remove a socket file that nobody uses any more; leave everything else alone."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return
-    if not S_ISSOCK(mode):
-        raise OSError(errno.EEXIST, "exists and is not a socket")
-    probe = _socket.socket(_socket.AF_UNIX, kind)
-    try:
-        probe.settimeout(0)
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    except BlockingIOError:  # its backlog is full: somebody listens
-        pass
-    finally:
-        probe.close()
-    raise OSError(errno.EADDRINUSE, "in use")

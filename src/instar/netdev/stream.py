@@ -8,6 +8,7 @@ import os
 from instar.errors import HostError
 from instar.netdev import sockets
 from instar.netdev.base import LENGTH, NetBackend
+from instar.sockfile import identity, remove_ours
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class StreamNet(NetBackend):
         if self._listener >= 0:
             self._loop.unwatch(self._listener)
             os.close(self._listener)
-            sockets.remove_ours(self.spec.text("addr.path"), self._inode)
+            remove_ours(self.spec.text("addr.path"), self._inode)
         self._listener = -1
 
     def _receive(self, limit: int) -> None:
@@ -175,7 +176,7 @@ class StreamNet(NetBackend):
     def _listen(self) -> None:
         if self._listener < 0:
             self._listener = sockets.bind(self.spec, "addr")
-            self._inode = sockets.inode(self.spec.text("addr.path"))
+            self._inode = identity(self.spec.text("addr.path"))
 
     def _connected(self, fd: int) -> None:
         sockets.hurry(fd)

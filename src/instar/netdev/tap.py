@@ -142,7 +142,9 @@ class TapQueue(NetBackend):
     def _interface_gone(self) -> None:
         """Go on as without a cable: the host has deleted the interface, and nothing comes any more."""
         log.limited(
-            "warning", self.name, f"interface {self._ifname or '?'} was deleted: no cable any more"
+            "warning",
+            self.name,
+            f"interface {self._ifname or self.spec.text('ifname') or 'of the tap'} was deleted: no cable any more",
         )
         self._hang_up()
 

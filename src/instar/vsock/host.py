@@ -15,6 +15,7 @@ import os
 
 from instar import log
 from instar.errors import ConfigError, HostError
+from instar.sockfile import identity, remove_ours, remove_stale
 from instar.vsock.state import MAX_CLIENTS, MAX_LINE, VsockClientState, VsockHostState
 
 TYPE_CHECKING = False
@@ -57,8 +58,6 @@ if TYPE_CHECKING:
 _LISTENER: Final = 0  # number among the descriptors; streams have 1 and up
 _OWNER: Final = "vsock"
 _LAST_IDENT: Final = (1 << 31) - 1
-_S_IFMT: Final = 0o170000
-_S_IFSOCK: Final = 0o140000
 _RETRY_NS: Final = 1_000_000_000
 
 
@@ -124,12 +123,7 @@ class UnixVsock:
         self._close_streams(list(self._streams))
         self._loop.unwatch(self._listener)
         os.close(self._listener)
-        try:
-            info = os.lstat(self.path)
-            if self._inode == (info.st_dev, info.st_ino):
-                os.unlink(self.path)
-        except FileNotFoundError:  # somebody removed it: nothing left to undo
-            pass
+        remove_ours(self.path, self._inode)
 
     def save_state(self) -> VsockHostState:
         """Return what must cross beside the descriptors."""
@@ -320,16 +314,15 @@ class UnixVsock:
     def _listen(self) -> None:
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
-            _remove_stale(self.path)
+            remove_stale(self.path)
             os.fchmod(sock.fileno(), 0o600)  # Linux gives the file the mode of the unbound socket
             sock.bind(self.path)
-            info = os.lstat(self.path)
             sock.listen(8)
             sock.settimeout(0)
         except OSError as e:
             sock.close()
             raise HostError(f"vsock: cannot listen on {self.path}: {e.strerror}") from e
-        self._inode = (info.st_dev, info.st_ino)
+        self._inode = identity(self.path)
         self._listener = sock.detach()
         self._fds.save(self.state_id, _LISTENER, self._listener, kind="socket", owner=_OWNER)
 
@@ -349,24 +342,3 @@ def _bound_path(fd: int) -> str:
         return os.path.abspath(str(sock.getsockname()))
     finally:
         sock.detach()
-
-
-def _remove_stale(path: str) -> None:
-    """Remove a socket file that nobody listens on any more; leave everything else alone."""
-    try:
-        if os.lstat(path).st_mode & _S_IFMT != _S_IFSOCK:
-            raise OSError(errno.EEXIST, "exists and is not a socket")
-    except FileNotFoundError:
-        return
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-    try:
-        probe.settimeout(0)
-        probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return
-    except BlockingIOError:  # its backlog is full: somebody listens
-        pass
-    finally:
-        probe.close()
-    raise OSError(errno.EADDRINUSE, "another program listens on it")
