@@ -27,6 +27,10 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ID_TAIL = _LETTERS | frozenset("0123456789-._")
 _MAX_ID = 127  # bytes; ids become names of descriptors and of state records
 _HELP_WORDS = frozenset(("help", "?"))
+_INSTEAD = {  # what QEMU does itself, and who does it here
+    "-netdev: type=user": "passt does that, over -netdev stream: README.md has the words",
+    "-drive: format=qcow2": "qemu-storage-daemon does that, over vhost-user: docs/reference/disks.md has the words",
+}
 
 
 class Values:
@@ -219,14 +223,12 @@ def _choose_variant(option: Option, pairs: list[Pair]) -> str:
         )
     name = str(chosen[-1])
     if name not in option.variants:
-        raise closest(
-            ConfigError(
-                f"-{option.name}: {option.implied}={shorten(name)} is not known; "
-                f"allowed are {_list(option.variants)}"
-            ),
-            name,
-            option.variants,
+        error = ConfigError(
+            f"-{option.name}: {option.implied}={shorten(name)} is not known; "
+            f"allowed are {_list(option.variants)}"
         )
+        _advise(error, f"-{option.name}: {option.implied}={name}")
+        raise closest(error, name, option.variants)
     return name
 
 
@@ -290,8 +292,16 @@ def convert(what: str, key: Key, value: Value) -> Value:
     except ConfigError:  # says only that it is no number: what is allowed matters more
         checked = None
     if checked is None:
-        raise ConfigError(f"{what}={shorten(text)}: allowed is {allowed(key)}")
+        error = ConfigError(f"{what}={shorten(text)}: allowed is {allowed(key)}")
+        _advise(error, f"{what}={text}")
+        raise error
     return checked
+
+
+def _advise(error: ConfigError, given: str) -> None:
+    """Say who does here what QEMU does itself."""
+    if given in _INSTEAD:
+        error.hint(_INSTEAD[given])
 
 
 def _convert_text(key: Key, text: str) -> Value | None:
