@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Number the lines of all TCP clients; a "!" replaces this program by what its file says now."""
+"""Number the lines of all TCP clients; a "!" replaces this program by what its file says now, if that is any good."""
 
 import os
 import select
@@ -42,7 +42,7 @@ while True:
             if b"!" in data:
                 engine.update(sys.argv)
         except CprError as exc:
-            print(exc, flush=True)  # nothing changed: this version goes on
+            print(exc, flush=True)  # the new version tried itself, and this is why it is not used
         except OSError:  # the client is gone, or does not read
             clients.discard(ready)
             if engine.fds.delete("client", ready):

@@ -24,9 +24,9 @@ def fds():
 def say(**news):
     print(json.dumps(news), flush=True)
 
-def attempt(engine, argv=NEXT):
+def attempt(engine, argv=NEXT, rehearse=False):  # what stands by has tests of its own
     try:
-        engine.update(argv)
+        engine.update(argv, rehearse=rehearse, guardian=False)
     except CprError as exc:
         return f"{type(exc).__name__}: {exc}"
 """
@@ -41,6 +41,10 @@ class Thing(State):
 OLD = f"""{PRELUDE}{STATE}
 engine = Engine("old")
 thing = engine.state("thing", Thing)
+engine.ready()
+if engine.failed:
+    say(failed=engine.failed, count=thing.count)
+    sys.exit()
 thing.count, thing.null = 41, os.open("/dev/null", os.O_RDONLY)
 """
 
@@ -83,7 +87,7 @@ def test_update_keeps_pid_arguments_and_state_and_nothing_else(tmp_path):
     assert {key: after[key] for key in before} == before
     assert after["argv"] == ["argument"]
     assert (after["count"], after["null"], after["lost"]) == (41, "/dev/null", [])
-    assert after["phases"] == ["prepare", "stop", "save", "exec", "load"]
+    assert after["phases"] == ["prepare", "rehearse", "stop", "save", "exec", "load"]
 
 
 def test_update_of_a_script_is_like_a_start_by_its_path(tmp_path):
@@ -145,14 +149,14 @@ def test_update_with_few_descriptors_allowed_works(tmp_path, script):
     old = OLD + f"resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\nattempt(engine, {argv})"
     said, errors = run(tmp_path, old, NEW + "say(count=thing.count, lost=report.lost, fds=fds())")
     assert errors == []
-    assert said == [{"count": 41, "lost": [], "fds": [0, 1, 2, 3]}]
+    assert said == [{"count": 41, "lost": [], "fds": [0, 1, 2, 3, 4]}]
 
 
 def test_update_without_free_descriptors_is_aborted_and_leaks_nothing(tmp_path):
     old = OLD + (
-        "before = fds()\n"
+        "before = fds()\n"  # its own file is far above the limits
         "for spare in range(1, 5):\n"
-        "    resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) + spare, 1000))\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (len(before) - 1 + spare, 1000))\n"
         "    say(spare=spare, error=attempt(engine, ['/bin/true']))\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))\n"
         "    say(same=fds() == before, environ='INSTAR_CPR_STATE' in os.environ)\n"
@@ -189,7 +193,7 @@ def test_what_the_new_program_does_not_ask_for_is_reported_and_closed(tmp_path):
     new = f"{PRELUDE}engine = Engine('new')\nreport = engine.ready()\nsay(lost=report.lost, fds=fds())"
     said, errors = run(tmp_path, old, new)
     assert errors == []
-    assert said[0]["fds"] == [0, 1, 2]
+    assert said[0]["fds"] == [0, 1, 2, 200]  # the last is its own file, for a way back
     assert said[0]["lost"] == [
         "state thing",
         "descriptor log/2 (fd 4)",
@@ -197,18 +201,79 @@ def test_what_the_new_program_does_not_ask_for_is_reported_and_closed(tmp_path):
     ]
 
 
-def test_state_of_the_old_program_that_is_too_new_is_refused(tmp_path):
+def test_what_the_new_program_says_that_it_drops_is_closed_without_a_word(tmp_path):
+    new = (
+        f"{PRELUDE}engine = Engine('new')\nengine.drop('thing')\n"
+        "report = engine.ready()\nsay(lost=report.lost, fds=fds())"
+    )
+    said, errors = run(tmp_path, OLD + "say(error=attempt(engine, rehearse=True))", new)
+    assert errors == []
+    assert said == [{"lost": [], "fds": [0, 1, 2, 200]}]
+
+
+def test_state_that_the_new_program_does_not_read_brings_the_old_one_back(tmp_path):
     newer = OLD.replace("version=1", "version=2, oldest=2")
-    _, errors = run(tmp_path, newer + "attempt(engine)", NEW)
+    said, errors = run(tmp_path, newer + "attempt(engine)", NEW)
     assert errors[-1].endswith(
         "StateTooNewError: thing: record is v2, this program reads up to v1"
     )
+    why = "version new: thing: record is v2, this program reads up to v1"
+    assert said == [{"failed": why, "count": 41}]
 
 
-def test_state_of_another_class_is_refused(tmp_path):
+def test_state_of_another_class_brings_the_old_program_back(tmp_path):
     new = NEW.replace('@state("thing"', '@state("other"')
-    _, errors = run(tmp_path, OLD + "attempt(engine)", new)
+    said, errors = run(tmp_path, OLD + "attempt(engine)", new)
     assert errors[-1].endswith("section thing: is of state thing, expected other")
+    assert said[0]["count"] == 41
+
+
+STEPS = """
+    more: int = u(8, "More.", since=2)
+
+    @step(1, 2)
+    def up(record): return {**record, "more": 0}
+
+    @step(2, 1)
+    def down(record): return {name: record[name] for name in ("count", "null")}
+"""
+
+
+def test_update_to_an_older_program_writes_what_it_reads_and_reports_what_is_lost(tmp_path):
+    newer = OLD.replace("version=1", "version=2").replace("state, text", "state, step, text")
+    newer = newer.replace('"A descriptor.")\n', f'"A descriptor.")\n{STEPS}')
+    newer = newer.replace(
+        "thing.count, thing.null = 41,", "thing.more = 7\nthing.count, thing.null = 41,"
+    )
+    said, errors = run(
+        tmp_path,
+        newer + "say(error=attempt(engine, rehearse=True))",
+        NEW
+        + "say(count=thing.count, lost=report.lost, null=os.readlink(f'/proc/self/fd/{thing.null}'))",
+    )
+    assert errors == []
+    assert said == [{"count": 41, "lost": ["field thing.more"], "null": "/dev/null"}]
+
+
+def test_check_tells_what_would_happen_and_changes_nothing(tmp_path):
+    old = OLD + (
+        "before = fds()\n"
+        "answer = engine.check(NEXT)\n"
+        "say(program=answer.program, reads=answer.reads['thing'], same=fds() == before)\n"
+        "try: engine.check(['/bin/false'])\n"
+        "except CprError as exc: say(error=str(exc), same=fds() == before, count=thing.count)\n"
+    )
+    said, errors = run(tmp_path, old, NEW + "say(never=True)")
+    assert errors == []
+    assert said == [
+        {"program": "new", "reads": [1, 1], "same": True},
+        {
+            "error": "rehearsal of /bin/false: it ended without an answer: it is not a version of this program;"
+            " nothing changed",
+            "same": True,
+            "count": 41,
+        },
+    ]
 
 
 def test_children_of_the_new_program_inherit_nothing(tmp_path):

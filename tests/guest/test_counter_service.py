@@ -1,85 +1,15 @@
 """The example that updates itself, with real clients: what a reader of it is promised."""
 
-import os
-import re
-import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds until a hung service fails the test; nothing is measured
-
-
-class Service:
-    """A copy of the example that runs, and its console."""
-
-    def __init__(self, folder: Path):
-        self.file = folder / "counter_service.py"
-        shutil.copy(ROOT / "examples" / "counter_service.py", self.file)
-        here = os.path.dirname(sys.executable)
-        environ = {"PATH": f"{here}:/usr/bin:/bin", "PYTHONPATH": str(ROOT / "src")}
-        self.process = subprocess.Popen(
-            [self.file, "0"], stdout=subprocess.PIPE, text=True, env=environ
-        )
-        self.port = int(self.console().split()[-1])
-
-    def console(self) -> str:
-        return self.process.stdout.readline().rstrip()
-
-    def become(self, version: str) -> None:
-        text = self.file.read_text()
-        new = re.sub(r'Engine\("\d+"\)', f'Engine("{version}")', text)
-        self.replace(lambda path: path.write_text(new))
-
-    def replace(self, make) -> None:
-        """Put another file in place, as an installation does."""
-        made = self.file.with_suffix(".new")
-        make(made)
-        made.chmod(0o755)
-        made.replace(self.file)
-
-    def connect(self) -> "Client":
-        return Client(self.port)
-
-    def descriptors(self) -> dict[str, str]:
-        folder = f"/proc/{self.process.pid}/fd"
-        return {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
-
-
-class Client:
-    """A connection that must never break."""
-
-    def __init__(self, port: int):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-        self.lines = self.socket.makefile("r")
-
-    def send(self, text: str) -> None:
-        self.socket.sendall(text.encode())
-
-    def answer(self) -> tuple[int, str]:
-        count, _, version = self.lines.readline().split()
-        return int(count), version
-
-    def ask(self) -> tuple[int, str]:
-        self.send("hello\n")
-        return self.answer()
-
-    def close(self) -> None:
-        self.lines.close()
-        self.socket.close()
+from counter_world import EXAMPLE, Service
 
 
 @pytest.fixture
 def service(tmp_path):
     made = Service(tmp_path)
     yield made
-    made.process.kill()
-    made.process.wait()
-    made.process.stdout.close()
+    made.end()
 
 
 @pytest.fixture
@@ -91,7 +21,7 @@ def clients(service):
 
 
 def test_counter_service_is_under_50_lines():
-    lines = (ROOT / "examples" / "counter_service.py").read_text().splitlines()
+    lines = EXAMPLE.read_text().splitlines()
     assert len(lines) < 50
 
 
@@ -149,6 +79,7 @@ def directory(service):
 
 
 def not_executable(service):
+    service.replace(lambda path: path.write_text(service.text))
     service.file.chmod(0o644)
 
 

@@ -74,6 +74,14 @@ class Adopted:
         self._memfd = memfd
         self._inherited = [entry.fd for entry in self.fds.walk()]
 
+    def executed(self) -> tuple[str, list[str], str]:
+        """Return what was executed to start this program: path, arguments, and the descriptor's name, if it has one."""
+        back = self.info.get("back")
+        if self.failed and isinstance(back, dict):
+            fields: Record = back  # pyright: ignore[reportUnknownVariableType]
+            return str(fields.get("path", self.path)), _words(fields.get("argv")), BACK
+        return self.path, self.argv, SCRIPT
+
     def commit(self) -> None:
         """Decide that this program goes on: from here on there is no way back.
 
@@ -173,13 +181,16 @@ def adopt(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
     return found
 
 
-def adopt_for_rehearsal() -> Adopted | None:
+def adopt_for_rehearsal(environ: MutableMapping[str, str] | None = None) -> Adopted | None:
     """Take what :func:`adopt` would take, in a process that only tries; None if this is no rehearsal.
 
     Raises:
         PeerError, DescriptorError: As :func:`adopt`.
     """
-    return _adopt(os.environ, REHEARSAL)
+    found = _adopt(os.environ if environ is None else environ, REHEARSAL)
+    if found is not None:
+        _put_names_right(found)
+    return found
 
 
 def _adopt(place: MutableMapping[str, str], variable: str) -> Adopted | None:
@@ -202,11 +213,7 @@ def _adopt(place: MutableMapping[str, str], variable: str) -> Adopted | None:
 
 
 def _put_names_right(found: Adopted) -> None:
-    path, argv, name = found.path, found.argv, SCRIPT
-    back = found.info.get("back")
-    if found.failed and isinstance(back, dict):
-        fields: Record = back  # pyright: ignore[reportUnknownVariableType]
-        path, argv, name = str(fields.get("path", path)), _words(fields.get("argv")), BACK
+    path, argv, name = found.executed()
     _name_process(path)
     number = found.fds.find(name, 0)
     if number < 0:

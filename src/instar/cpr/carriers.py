@@ -86,7 +86,7 @@ class ExecCarrier:
             ExecFailedError: ``execvp <program> failed: <reason>``; the descriptors are close-on-exec as they
                 were, the memfd is closed, and the old program goes on.
         """
-        _flush_streams()
+        flush_streams()
         changed: list[int] = []
         number = str(self._memfd)
         try:
@@ -111,8 +111,8 @@ class ExecCarrier:
             os.close(fd)
 
 
-def _flush_streams() -> None:
-    # What print() holds back would be gone.
+def flush_streams() -> None:
+    """Write out what ``print()`` holds back: it would be gone."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

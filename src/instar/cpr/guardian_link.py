@@ -11,6 +11,7 @@ import array
 import errno
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _TRIES: Final = 200
 _PAUSE_S: Final = 0.005
+_REAP_MS: Final = 1000
+_SIGKILL: Final = 9
 _PROGRAM: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian.py")
 
 
@@ -123,12 +126,17 @@ class GuardianLink:
 
 def reap(pid: int) -> None:
     """Wait for a guardian that was told to go; one that is no child of ours is somebody else's."""
-    for _ in range(_TRIES):
-        try:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return
-        except ChildProcessError:
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0]:
             return
-        time.sleep(_PAUSE_S)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
+        process = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            if not poll.poll(_REAP_MS):
+                os.kill(pid, _SIGKILL)
+        finally:
+            os.close(process)
+        os.waitpid(pid, 0)
+    except (ChildProcessError, ProcessLookupError):  # whoever ignores SIGCHLD has nothing to reap
+        return

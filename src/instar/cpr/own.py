@@ -8,11 +8,20 @@ Source: own.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
 from instar.cpr.errors import TargetError
-from instar.cpr.target import Target
+from instar.cpr.target import HIGH, Target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from instar.cpr.adopted import Adopted
+
+_FIRST_FREE: Final = 3
 
 
 class OwnProgram:
@@ -45,6 +54,68 @@ class OwnProgram:
         count = len(sys.argv) - 1
         words = sys.orig_argv[: len(sys.orig_argv) - count]
         return cls(Target.open(sys.executable), words)
+
+
+class ThisProgram:
+    """A plain program, as it would be executed again: the very file that runs, even if another lies under its name now.
+
+    Attributes:
+        target: Its file, open; it is kept as long as the program runs.
+        argv: All arguments.
+        stamp: What the file was when this program began.
+    """
+
+    __slots__ = ("argv", "stamp", "target")
+
+    def __init__(self, target: Target, argv: list[str]) -> None:
+        self.target = target
+        self.argv = argv
+        self.stamp = stamp(target)
+
+    @classmethod
+    def started(cls) -> ThisProgram:
+        """Return what a person or a service manager started; call it early.
+
+        Raises:
+            TargetError: It cannot be executed (any more).
+        """
+        own = OwnProgram.find()
+        return cls(own.target, [*own.words, *sys.argv[1:]])
+
+    @classmethod
+    def executed(cls, adopted: Adopted) -> ThisProgram:
+        """Return what the program before this one executed; call it after the commit, before ``settle``.
+
+        Raises:
+            TargetError: It cannot be executed (any more).
+        """
+        path, argv, name = adopted.executed()
+        fd = adopted.fds.take(name, 0)
+        if fd < 0:  # no script: the file is the kernel's, and has to be found again
+            return cls(Target.open(path), argv)
+        target = Target(argv[0], path, fd)
+        target.check()
+        return cls(target, argv)
+
+    def lower(self) -> None:
+        """Take the lowest number that is free, so that numbers do not wander from update to update."""
+        low = -1
+        for least in (HIGH, _FIRST_FREE):  # the first may be above RLIMIT_NOFILE
+            try:
+                low = fcntl.fcntl(self.target.fd, fcntl.F_DUPFD_CLOEXEC, least)
+                break
+            except OSError:
+                continue
+        if 0 <= low < self.target.fd:
+            low, self.target.fd = self.target.fd, low
+        if low >= 0:
+            os.close(low)
+
+
+def stamp(target: Target) -> tuple[int, ...]:
+    """Return what changes when another file lies there, or this one is written to."""
+    found = os.fstat(target.fd)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def release() -> str:

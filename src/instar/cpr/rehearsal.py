@@ -18,12 +18,14 @@ from instar.cpr.adopted import REHEARSAL
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.encoding import decode, encode
 from instar.cpr.errors import CprError, UpdateRefusedError
+from instar.cpr.versions import readable_versions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from typing import Final
+    from typing import Final, NoReturn
 
+    from instar.cpr.adopted import Adopted
     from instar.cpr.fds import Fds
     from instar.cpr.state import Record
     from instar.cpr.target import Target
@@ -217,6 +219,27 @@ def tell(pipe: int, told: Record) -> None:
     data = memoryview(encode(told))
     while data:
         data = data[os.write(pipe, data) :]
+
+
+def tell_end(adopted: Adopted, version: str, complaints: list[str]) -> NoReturn:
+    """The child's side, of a plain program: tell how it went, and end at once; there is nothing that it could clean up.
+
+    Args:
+        adopted: What it was given.
+        version: Of this program.
+        complaints: Why it could not take over.
+    """
+    told: Record = {
+        "program": version,
+        "complaints": list(complaints),
+        "reads": {name: list(row) for name, row in readable_versions().items()},
+        "load-ns": monotonic_ns() - adopted.started_ns,
+    }
+    started_ns = adopted.info.get("started-ns")
+    if isinstance(started_ns, int):
+        told["begun-ns"] = adopted.started_ns - started_ns
+    tell(adopted.fds.find(*REPORT), told)
+    os._exit(0)
 
 
 def answer_of(data: bytes) -> Answer:

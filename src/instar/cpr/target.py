@@ -22,7 +22,7 @@ _TYPE_MASK: Final = 0o170000  # S_IFMT
 _NOEXEC: Final = 8  # ST_NOEXEC
 # A script is known to its interpreter as /dev/fd/N for good, also in tracebacks that are printed long after N
 # was closed: a number that is not soon used again. 0 to 2 would be taken for standard streams.
-_HIGH: Final = 200
+HIGH: Final = 200
 _FIRST_FREE: Final = 3
 _HEAD: Final = 256  # BINPRM_BUF_SIZE: what the kernel looks at
 _ELF64: Final = Struct("<16xHHIQQQIHHHHHH")
@@ -227,7 +227,7 @@ def _open(path: str) -> int:
 
 def _raised(fd: int) -> int:
     try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH)
     except OSError:  # EINVAL: above RLIMIT_NOFILE
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     finally:

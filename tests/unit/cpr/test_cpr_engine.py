@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from instar.cpr import engine as engine_module
-from instar.cpr.engine import MODE, UPDATE, Engine, Report
+from instar.cpr import update as update_module
+from instar.cpr.engine import MODE, Engine, Report
 from instar.cpr.errors import (
     BlockedError,
     CprError,
@@ -20,8 +21,10 @@ from instar.cpr.errors import (
 from instar.cpr.fds import Fds
 from instar.cpr.lifecycle import PhaseEvent
 from instar.cpr.state import State, fd, state, u
+from instar.cpr.update import UPDATE
 
 PROGRAM = os.path.realpath(sys.executable)
+ALONE = {"rehearse": False, "guardian": False}  # no other process has a part in it
 
 
 @state("test-engine", version=1)
@@ -35,8 +38,11 @@ class Service(State):
 class FakeAdopted:
     """What a program before this one left, without its stream."""
 
+    failed = ""
+
     def __init__(self):
         self.fds = Fds()
+        self.info = {}
 
 
 @pytest.fixture
@@ -84,6 +90,7 @@ def test_state_id_twice_is_a_type_error():
 
 def test_start_with_message_but_without_state_is_refused(monkeypatch):
     monkeypatch.setattr(engine_module, "adopt", lambda _: FakeAdopted())
+    monkeypatch.setattr(engine_module, "Trial", lambda *_, **__: None)
     with pytest.raises(PeerError, match="sent no state"):
         Engine("1")
 
@@ -101,7 +108,7 @@ def test_update_whose_exec_returns_changes_nothing(null):
         with pytest.raises(
             ExecFailedError, match=r"execvp .* failed: Exec format error"
         ) as caught:
-            engine.update([PROGRAM])
+            engine.update([PROGRAM], **ALONE)
         assert caught.value.phase == "exec"
     assert world() == before
     assert list(engine.fds.walk()) == []
@@ -126,7 +133,7 @@ def test_update_that_is_blocked_is_refused():
     engine.blockers.add("a transfer is under way", MODE)
     before = world()
     with pytest.raises(BlockedError, match="a transfer is under way"):
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
     assert world() == before
 
 
@@ -139,7 +146,7 @@ def test_update_with_a_veto_is_refused():
 
     engine.notifiers.add(veto)
     with pytest.raises(UpdateRefusedError, match="not now; refused, nothing changed"):
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
 
 
 def test_update_with_state_that_no_loader_takes_is_aborted():
@@ -147,7 +154,7 @@ def test_update_with_state_that_no_loader_takes_is_aborted():
     engine.state("service", Service).count = 256
     before = world()
     with pytest.raises(StateInvalidError, match=r"test-engine.count: 256 is not u8"):
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
     assert world() == before
 
 
@@ -155,7 +162,7 @@ def test_update_while_the_last_one_is_not_finished_is_refused(monkeypatch):
     engine = Engine("1", environ={})
     engine._adopted = FakeAdopted()
     with pytest.raises(UpdateRefusedError, match="is not finished"):
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
 
 
 def failing(exc):
@@ -178,20 +185,20 @@ def test_update_with_a_failure_in_any_step_leaves_everything_as_it_was(
     calls = []
     engine = Engine("1", environ={}, stop=lambda: calls.append(1), resume=lambda: calls.append(-1))
     engine.state("service", Service).listener = null
-    real = getattr(engine_module._Update, action)
+    real = getattr(update_module._Update, action)
     monkeypatch.setattr(
-        engine_module._Update, action, lambda self: (late and real(self), failing(exc)())
+        update_module._Update, action, lambda self: (late and real(self), failing(exc)())
     )
     before = world()
     with pytest.raises(CprError) as caught:
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
     assert caught.value.phase == phase
     assert isinstance(caught.value, UpdateRefusedError | UpdateAbortedError)
     assert world() == before
     assert list(engine.fds.walk()) == []
-    monkeypatch.setattr(engine_module._Update, action, real)
+    monkeypatch.setattr(update_module._Update, action, real)
     with pytest.raises(ExecFailedError):
-        engine.update([PROGRAM])
+        engine.update([PROGRAM], **ALONE)
     assert world() == before
 
 

@@ -1,0 +1,198 @@
+"""No update, however wrong, loses a plain service: its clients never lose an answer, and never get one twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from counter_world import EXAMPLE, Load, Service
+
+SHORT = ("engine.update(sys.argv)", "engine.update(sys.argv, limit_ms=3000)")
+
+
+@pytest.fixture
+def service(tmp_path):
+    made = Service(tmp_path, SHORT)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def load(service):
+    made = Load(service)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def caller(service):
+    """The client that asks for updates."""
+    made = service.connect()
+    yield made
+    made.close()
+
+
+def update(service, caller) -> str:
+    """Ask for an update; returns what the service says about it."""
+    caller.send("!")
+    return service.console()
+
+
+def check_goes_on(service, caller, load, version):
+    """It serves, as this version, nothing was lost, and a good version can still take over."""
+    answers = [caller.ask()]
+    service.become("9")
+    assert f"update {version} -> 9: pause" in update(service, caller)
+    answers.append(caller.ask())
+    assert [shown for _, shown in answers] == [version, "9"]
+    numbers = sorted([*load.end(), *(count for count, _ in answers)])
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+RAISES = {
+    "an exception": ("raise ValueError('boom')", "version 2: ValueError: boom"),
+    "an end": ("sys.exit(3)", "version 2: it ended before it was ready"),
+    "a good end": ("sys.exit(0)", "version 2: it ended before it was ready"),
+    "an end with listeners closed": (
+        "import atexit\natexit.register(print, end='')\nsys.exit('no')",
+        "version 2: it ended before it was ready",
+    ),
+    "a state that it refuses": (
+        "engine.states.clear()\nengine.state('counter', type('Other', (), {'state_name': 'x'}))",
+        "version 2: section counter: is of state counter, expected x",
+    ),
+    "no time": (
+        "import time\nwhile True:\n  try: time.sleep(60)\n  except BaseException: pass",
+        "version 2: it was not ready within 3000 ms",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", RAISES)
+def test_program_that_gives_up_gives_way_to_the_old_one_in_the_same_process(
+    service, caller, load, fault
+):
+    patch, why = RAISES[fault]
+    before = service.pid
+    service.become("2", patch)
+    said = update(service, caller)
+    assert said.startswith(f"update failed: {why}; version 1 goes on: pause")
+    assert (service.pid, service.process.poll()) == (before, None)
+    check_goes_on(service, caller, load, "1")
+
+
+LOST = {
+    "kill -9": "os.kill(os.getpid(), 9)",
+    "segfault": "os.kill(os.getpid(), 11)",
+    "an end behind everybody's back": "os._exit(0)",
+    "a stop": "os.kill(os.getpid(), 19)",
+    "a hang that hears nothing": (
+        "import signal, time\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))\ntime.sleep(60)"
+    ),
+    "its descriptors": "os.closerange(3, 300)\nraise ValueError('boom')",
+}
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_program_that_is_lost_is_replaced_by_the_guardian(service, caller, load, fault):
+    service.become("2", LOST[fault])
+    said = update(service, caller)
+    assert said.startswith("update failed: the new program ")
+    assert f"version 1 goes on as process {service.pid}: pause" in said
+    assert service.process.wait() is not None
+    assert service.pid != service.process.pid
+    check_goes_on(service, caller, load, "1")
+
+
+def test_program_that_forks_before_it_fails_leaves_one_service(service, caller, load):
+    service.become(
+        "2", "if os.fork() == 0:\n  raise SystemExit\nos.wait()\nraise ValueError('boom')"
+    )
+    assert update(service, caller).startswith("update failed: version 2: ValueError: boom")
+    check_goes_on(service, caller, load, "1")
+
+
+def test_signal_to_end_that_comes_in_between_is_for_the_new_program(service, caller, load):
+    handler = "import signal\nsignal.signal(15, lambda *_: print('told to end', flush=True))\n"
+    service.become("2", f"{handler}os.kill(os.getpid(), 15)")
+    assert update(service, caller) == "told to end"
+    assert "update 1 -> 2: pause" in service.console()
+    check_goes_on(service, caller, load, "2")
+
+
+def test_kill_of_the_guardian_costs_nothing(service, caller, load):
+    service.become("2", "os.kill(engine._adopted.info['guardian'], 9)")
+    assert "update 1 -> 2: pause" in update(service, caller)
+    check_goes_on(service, caller, load, "2")
+
+
+def text(change=("", "")) -> str:
+    return EXAMPLE.read_text().replace('Engine("1")', 'Engine("2")').replace(*change)
+
+
+REFUSED = {
+    "no program of ours": ("#!/bin/sh\n", "it ended without an answer"),
+    "a program that serves at once": (
+        "#!/bin/sh\nexec sleep 60\n", "it did not answer within 3 s",
+    ),
+    "a bad syntax": (text(("import os", "import os os")), "SyntaxError: invalid syntax"),
+    "a missing module": (text(("import os", "import no_such_module")), "No module named"),
+    "a bug before the engine": (text(('Engine("2")', 'Engine("2", bad=1)')), "TypeError"),
+    "a bug after it": (text(("listener = socket", "listener = sockets")), "NameError: name 'sockets'"),
+    "a crash": (text(("print(engine", "os.kill(os.getpid(), 11)\nprint(engine")), "it ended without"),
+    "another state": (text(('@state("counter"', '@state("other"')), "is of state counter, expected other"),
+    "a new field": (text(("    listener:", "    more: int = u(8, 'More.')\n    listener:")), "unknown in v1"),
+    "a state that it forgets": (text(('engine.state("counter", Counter)', "Counter()")), "state counter would be lost"),
+    "clients that it forgets": (text(('engine.fds.walk("clients")', "()")), "descriptor client/"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_program_that_could_not_take_over_is_refused_while_the_old_one_serves(
+    service, caller, load, fault
+):
+    program, why = REFUSED[fault]
+    load.wait()  # so that it has all clients, and none comes or goes
+    before = service.descriptors()
+    service.replace(lambda path: path.write_text(program))
+    said = update(service, caller)
+    assert said.startswith(f"rehearsal of {service.file}: ")
+    assert why in said
+    assert said.endswith("; nothing changed")
+    assert service.descriptors() == before
+    assert service.process.poll() is None
+    check_goes_on(service, caller, load, "1")
+
+
+def test_way_back_that_is_another_version_by_now_refuses_the_update(service, caller, load):
+    service.file.write_text(text())  # in place: on a way back it would be executed too
+    said = update(service, caller)
+    assert said == "the way back is version 2 by now, this is 1; nothing changed"
+    service.file.write_text(service.text)
+    check_goes_on(service, caller, load, "1")
+
+
+UP = """
+    words: int = u(64, "Words so far.", since=2)
+
+    @step(1, 2)
+    def more(record): return {**record, "words": 0}
+
+    @step(2, 1)
+    def less(record): return {name: record[name] for name in ("count", "listener")}
+
+
+socket.setdefaulttimeout"""
+
+
+def test_older_program_gets_the_state_that_it_reads_and_back_up_again(service, caller, load):
+    newer = text(("state, u", "state, step, u"))
+    newer = newer.replace('"counter", version=1', '"counter", version=2')
+    newer = newer.replace("socket.setdefaulttimeout", UP, 1)
+    answers = []
+    for program, way in [(newer, "1 -> 2"), (service.text, "2 -> 1")] * 3:
+        service.replace(lambda path, program=program: path.write_text(program))
+        assert f"update {way}: pause" in update(service, caller)
+        answers.append(caller.ask())
+    assert [version for _, version in answers] == ["2", "1"] * 3
+    numbers = sorted([*load.end(), *(count for count, _ in answers)])
+    assert numbers == list(range(1, len(numbers) + 1))
