@@ -62,11 +62,30 @@ def test_no_command_is_refused(vm: Vm) -> None:
 def test_command_without_incoming_is_refused(vm: Vm) -> None:
     footprint = vm.footprint()
     uri = vm.prepare_update(command=vm.argv)
-    reply = vm.qmp.raw("migrate", uri=uri)
-    assert (
-        reply["error"]["desc"]
-        == "cpr-exec-command has no -incoming: the new program would start the guest anew"
+    vm.qmp.command("migrate", uri=uri)
+    vm.qmp.wait_event("MIGRATION", status="failed")
+    assert vm.qmp.command("query-migrate")["error-desc"].endswith(
+        "the command line has no -incoming: the guest would be started anew; the guest was not stopped"
     )
+    assert_unharmed(vm, footprint)
+
+
+UNREHEARSED = [
+    (lambda vm: vm.argv, "no -incoming: the new program would start the guest anew"),
+    (lambda vm: [*vm.argv, "-append", "-incoming"], "no -incoming: the new program would"),
+    (lambda vm: [*vm.argv, "-incoming", "defer", "-bogus"], "unknown option '-bogus'"),
+    (lambda _: ["/bin/true"], "has no -incoming: the new program would start the guest anew"),
+]
+
+
+@pytest.mark.parametrize(("command", "text"), UNREHEARSED)
+def test_command_that_nobody_rehearses_is_parsed(vm: Vm, command, text: str) -> None:
+    footprint = vm.footprint()
+    vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
+    uri = vm.prepare_update(command=command(vm))
+    reply = vm.qmp.raw("migrate", uri=uri)
+    assert reply["error"]["desc"].startswith("cpr-exec-command")
+    assert text in reply["error"]["desc"]
     assert_unharmed(vm, footprint)
 
 

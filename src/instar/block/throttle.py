@@ -252,6 +252,10 @@ class Throttles:
         made = self._disks[disk] = DiskThrottle(disk, start)
         return made
 
+    def group_of(self, disk: str) -> Group | None:
+        """Return whose limits a disk keeps to; None: it has none."""
+        return self._disks[disk].group
+
     def limit(self, disk: str, limits: Limits, group: str = "", *, chosen: bool = False) -> None:
         """Give a disk, and all disks of its group, other limits; :meth:`serve` has to follow.
 

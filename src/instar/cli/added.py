@@ -1,4 +1,4 @@
-"""Character devices that a monitor added: no command line names them, so an update carries what they are."""
+"""Character devices that a monitor added: a command line may lack them, so an update carries what they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import ClassVar, Final
 
     from instar.chardev import Chardev
+    from instar.cli.options import ChardevConfig
     from instar.cli.vm import Vm
 
 MAX_ADDED: Final = 64
@@ -37,15 +38,19 @@ class AddedChardevs:
 
     Args:
         vm: Whose character devices they are.
+
+    Attributes:
+        configs: What was added and is there, by id.
     """
 
-    __slots__ = ("_arguments", "_vm")
+    __slots__ = ("_arguments", "_vm", "configs")
     state_id = "chardevs-added"
     state_class: ClassVar[type[State]] = AddedListState
 
     def __init__(self, vm: Vm) -> None:
         self._vm = vm
         self._arguments: dict[str, str] = {}
+        self.configs: dict[str, ChardevConfig] = {}
 
     def add(self, argument: str) -> Chardev:
         """Make a device.
@@ -64,8 +69,13 @@ class AddedChardevs:
             )
         config.wait = False  # the guest runs
         self._vm.make_chardev(config, _told_otherwise)
-        self._arguments[config.id] = argument
+        self._note(config, argument)
         return self._vm.chardevs[config.id]
+
+    def _note(self, config: ChardevConfig, argument: str) -> None:
+        config.wait = False
+        self._arguments[config.id] = argument
+        self.configs[config.id] = config
 
     def remove(self, ident: str) -> None:
         """Close a device that nobody uses.
@@ -80,6 +90,7 @@ class AddedChardevs:
             raise CommandError(f"Chardev '{ident}' is busy")
         del self._vm.chardevs[ident]
         self._arguments.pop(ident, None)
+        self.configs.pop(ident, None)
         device.close()
         names = {part.state_id for part in device.parts()}
         for entry in list(self._vm.fds.walk("chardev")):
@@ -93,10 +104,14 @@ class AddedChardevs:
         )
 
     def load_state(self, state: AddedListState) -> None:
-        """Make them again, over their descriptors; their own state follows."""
+        """Make those that the command line does not name, over their descriptors; their own state follows."""
         for added in state.chardevs:
             try:
-                self.add(added.argument)
+                config = read_chardev(added.argument, [])
+                if config.id in self._vm.chardevs:
+                    self._note(config, added.argument)
+                else:
+                    self.add(added.argument)
             except InstarError as e:
                 log.warning(f"a character device that a monitor had added is lost: {e}")
 

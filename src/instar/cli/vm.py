@@ -93,7 +93,7 @@ class Vm:
         self.fds = fds
         self.config = config
         self.chardevs: dict[str, Chardev] = {}
-        self._added = AddedChardevs(self)
+        self.added = AddedChardevs(self)
         self.named_fds = NamedFdTable(fds)
         self.fd_sets = FdSets(fds)
         self.monitor_slots: list[MonitorSlot] = []
@@ -110,11 +110,11 @@ class Vm:
 
     def add_chardev(self, argument: str, /) -> Chardev:
         """Make a character device for a monitor (see :class:`AddedChardevs`)."""
-        return self._added.add(argument)
+        return self.added.add(argument)
 
     def remove_chardev(self, ident: str, /) -> None:
         """Close a character device for a monitor."""
-        self._added.remove(ident)
+        self.added.remove(ident)
 
     def make_chardev(self, config: ChardevConfig, announce: Callable[[str], object]) -> None:
         """Make a character device.
@@ -183,7 +183,7 @@ class Vm:
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""
         return [
-            self._added,
+            self.added,
             *self._parts_of_chardevs(),
             *self.host_parts,
             *self.disks.values(),
@@ -200,16 +200,21 @@ class Vm:
 
     def command_words(self, incoming: str, /) -> list[str]:
         """Return the words after the program's name that make this machine again, with this ``-incoming``."""
-        from instar.cli.options.config import Config  # noqa: PLC0415 - nobody resumes into this
-        from instar.cli.options.render import to_argv  # noqa: PLC0415
+        from instar.cli.live import live_words  # noqa: PLC0415 - nobody resumes into this
 
-        config = Config()
-        for name in Config.__slots__:
-            setattr(config, name, getattr(self.config, name))
-        config.incoming = incoming
-        config.incoming_cpr = ""
-        config.start_paused = False  # what it does now is state
-        return to_argv(config)
+        return live_words(self, incoming)
+
+    def began_words(self, incoming: str, /) -> list[str]:
+        """Return the words after the program's name that this program was started with, with this ``-incoming``."""
+        from instar.cli.live import began_words  # noqa: PLC0415 - nobody resumes into this
+
+        return began_words(self, incoming)
+
+    def problem_of(self, words: list[str], /) -> str:
+        """Return why this program would not take over with these arguments; "" if it would."""
+        from instar.cli.live import problem_of  # noqa: PLC0415 - nobody resumes into this
+
+        return problem_of(words)
 
     @property
     def exec_allow(self) -> Sequence[str]:
@@ -241,12 +246,15 @@ class Vm:
         self.machine.events.release()
         log.release()
         if adopted is not None:
-            self.migration.after_incoming(lambda: _close_unclaimed(adopted.fds))
+            self.migration.after_incoming(
+                lambda: self.migration.settled(_close_unclaimed(adopted.fds))
+            )
         gc.enable()
 
 
-def _close_unclaimed(fds: Fds) -> None:
-    for entry in fds.close_unclaimed():
-        log.warning(
-            f"descriptor {entry.name}/{entry.ident} of the program before: nobody asked for it, closed"
-        )
+def _close_unclaimed(fds: Fds) -> list[str]:
+    """Close what nobody asked for, and return the names."""
+    names = [f"{entry.name}/{entry.ident}" for entry in fds.close_unclaimed()]
+    for name in names:
+        log.warning(f"descriptor {name} of the program before: nobody asked for it, closed")
+    return names

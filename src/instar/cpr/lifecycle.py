@@ -104,14 +104,15 @@ class Table:
 
 
 class PhaseEvent:
-    """A phase came to its end: its name, when it began (monotonic ns) and how long it took (ns)."""
+    """A phase came to its end: its name, when it began (monotonic ns), how long it took (ns), whether it failed."""
 
-    __slots__ = ("phase", "start_ns", "took_ns")
+    __slots__ = ("failed", "phase", "start_ns", "took_ns")
 
-    def __init__(self, phase: str, start_ns: int, took_ns: int) -> None:
+    def __init__(self, phase: str, start_ns: int, took_ns: int, *, failed: bool = False) -> None:
         self.phase = phase
         self.start_ns = start_ns
         self.took_ns = took_ns
+        self.failed = failed
 
     def to_record(self) -> dict[str, object]:
         """Return the event for another program."""
@@ -125,6 +126,7 @@ class Run:
         table: What to do.
         actor: Who does it.
         emit: Called at the end of each phase that was begun, the failed one too; must not raise.
+        begin: Called with a phase's name when it begins; must not raise.
         clock: Monotonic ns.
 
     Raises:
@@ -137,6 +139,7 @@ class Run:
         actor: object,
         *,
         emit: Callable[[PhaseEvent], object] | None = None,
+        begin: Callable[[str], object] | None = None,
         clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.status: Status = "ready"
@@ -149,6 +152,7 @@ class Run:
             if name
         }
         self._emit = emit
+        self._tell_begin = begin
         self._clock = clock
         self._at = 0
         self._begun: list[Row] = []
@@ -230,6 +234,8 @@ class Run:
             self._phase_start = self._clock()
         elif before != row.phase:
             self._end_phase(before)
+        if before != row.phase and self._tell_begin is not None:
+            self._tell_begin(row.phase)
         self._begun.append(row)
 
     def _call(self, row: Row) -> Outcome:
@@ -257,9 +263,9 @@ class Run:
         self.status = "waiting" if outcome == WAIT else "again"
         return self.status
 
-    def _end_phase(self, phase: str) -> None:
+    def _end_phase(self, phase: str, *, failed: bool = False) -> None:
         now = self._clock()
-        event = PhaseEvent(phase, self._phase_start, now - self._phase_start)
+        event = PhaseEvent(phase, self._phase_start, now - self._phase_start, failed=failed)
         self._phase_start = now
         self.events.append(event)
         if self._emit is not None:
@@ -287,7 +293,7 @@ class Run:
         self._begun = []
         self.status = status
         if phase:
-            self._end_phase(phase)
+            self._end_phase(phase, failed=True)
         if failures:
             text = "the update failed, and undoing it failed too"
             raise BaseExceptionGroup(text, [cause, *failures])

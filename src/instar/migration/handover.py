@@ -19,6 +19,7 @@ from instar.cpr.rehearsal import judge
 from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
+from instar.migration.handcheck import check_unrehearsed
 from instar.migration.pinned import Pinned
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records
@@ -48,12 +49,26 @@ class Handover:
     Args:
         migration: Whose machine it is.
         command: Program and arguments to execute.
+        report: What is told about the update.
+        budget_ms: Longest pause that may be predicted; 0: any.
+        derived: The command was made from what runs.
     """
 
-    def __init__(self, migration: Migration, command: list[str]) -> None:
+    def __init__(
+        self,
+        migration: Migration,
+        command: list[str],
+        report: Report,
+        *,
+        budget_ms: int,
+        derived: bool,
+    ) -> None:
         self._migration = migration
         self._command = command
         self.pinned: Pinned | None = None
+        self._report = report
+        self._budget_ms = budget_ms
+        self._derived = derived
         self._guardian: GuardianLink | None = None
         self._carrier: ExecCarrier | None = None
         self._lease: Lease | None = None
@@ -73,6 +88,16 @@ class Handover:
         """
         migration = self._migration
         self.pinned = Pinned(migration.machine.loop, self._command[0], migration.host.exec_allow)
+        self._report.program = self.pinned.target.path
+
+    def check_unrehearsed(self) -> None:
+        """Check a command that no rehearsal will try.
+
+        Raises:
+            CommandError: It could not take over.
+        """
+        if self.pinned is not None:
+            check_unrehearsed(self._migration, self.pinned.target, self._command)
 
     def close(self) -> None:
         """Forget the program."""
@@ -171,10 +196,15 @@ class Handover:
         answer = self._answer
         if answer is None:
             return
+        predicted_ns = self.save_ns + answer.begun_ns + answer.build_ns + answer.load_ns
+        report = self._report
+        report.new_version = answer.program
+        report.notes, report.complaints = answer.notes, answer.complaints
+        if not answer.complaints:
+            report.predicted_ns = predicted_ns
         judge(answer, self._command[0], _KEPT)
         self.versions = versions_for(answer.reads)
-        predicted_ns = self.save_ns + answer.begun_ns + answer.build_ns + answer.load_ns
-        budget_ms = self._migration.settings.budget_ms
+        budget_ms = self._budget_ms
         if budget_ms and predicted_ns > budget_ms * 1_000_000:
             raise UpdateRefusedError(
                 f"rehearsal of {self._command[0]}: the pause would be about {predicted_ns / 1e6:.0f} ms, "
@@ -229,6 +259,14 @@ class Handover:
     def _take_old(self, answer: Answer) -> None:
         self._old_answer = answer
 
+    def _known_words(self) -> list[str]:
+        """Return what a command line is compared with.
+
+        One that was written by hand need not name what was added or changed at run time: state carries that.
+        """
+        host = self._migration.host
+        return host.command_words("memfd:") if self._derived else host.began_words("memfd:")
+
     def _rehearse(
         self,
         target: Target,
@@ -254,7 +292,7 @@ class Handover:
             info: Record = {
                 "host": host_state,
                 "nonce": self.nonce,
-                "config": list(migration.host.command_words("memfd:")),
+                "config": list(self._known_words()),
             }
             rehearsal.start(fds, info)
         finally:

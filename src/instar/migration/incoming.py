@@ -170,7 +170,6 @@ class Incoming:
         if self._loaded is not None:
             with self._machine.lock:
                 self._loaded.apply()
-        self.report.new_version = VERSION
         loaded = monotonic_ns()
         self.report.add_phase("load", self._built_ns, loaded)
         self._go(loaded)
@@ -199,10 +198,22 @@ class Incoming:
             adopted.commit()
             self._migration.note_lease()
             failed = adopted.failed
+        self._note_owner(failed)
         self._migration.set_status("failed" if failed else "completed")
         if failed:
             self._migration.status_machine.error = failed
             log.error(f"update: {failed}; the program before goes on")
+
+    def _note_owner(self, failed: str) -> None:
+        """Note which program this is: the new one, or the old one again."""
+        report = self.report
+        report.new_pid = os.getpid()
+        if failed:
+            report.owner = "old" if report.new_pid == report.old_pid else "old-by-guardian"
+            report.end("failed", failed)
+        else:
+            report.owner, report.new_version = "new", VERSION
+            report.end("completed")
 
 
 _KEPT: Final[tuple[RunState, ...]] = (

@@ -6,6 +6,7 @@ The outgoing half is imported when it is first used; the rest is on the resume p
 from __future__ import annotations
 
 import os
+from time import monotonic_ns
 
 from instar import log
 from instar.cpr.adopted import LEASE
@@ -16,7 +17,7 @@ from instar.cpr.notifiers import Notifiers
 from instar.errors import CommandError, InstarError
 from instar.migration.channels import MAIN_FD, Address, SocketAddress, resolve
 from instar.migration.incoming import Incoming
-from instar.migration.parameters import MODES, Settings
+from instar.migration.parameters import MODES, Settings, check_command
 from instar.migration.sections import RamBox, load_host
 from instar.migration.status import StatusMachine
 
@@ -55,6 +56,14 @@ if TYPE_CHECKING:
             """What updates may execute: absolute paths of programs or folders; none: anything."""
             ...
 
+        def began_words(self, incoming: str, /) -> list[str]:
+            """Return those that this program was started with, with this ``-incoming``."""
+            ...
+
+        def problem_of(self, words: list[str], /) -> str:
+            """Return why this program would not take over with these arguments; "" if it would."""
+            ...
+
 
 RAM_REASON = (
     "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "
@@ -87,6 +96,7 @@ class Migration:
         self._on_fatal = on_fatal
         self._outgoing: Outgoing | None = None
         self.report: Report | None = None  # of the migration that the status tells about
+        self.side_report: Report | None = None  # later, of a check, or of what was refused at once
         self.own_program: OwnProgram | None = None  # what a way back executes
         self.release = ""  # what tells this build from others
         self._adopted: Adopted | None = None  # until something came in
@@ -128,13 +138,13 @@ class Migration:
 
     def set_parameters(self, values: Mapping[str, object]) -> None:
         """Set these, all or none (CommandError)."""
-        if self.status_machine.in_progress:
+        if self.busy:
             raise CommandError("There's a migration process in progress")
         self.settings.set_parameters(values)
 
     def set_capabilities(self, values: Mapping[str, bool]) -> None:
         """Switch these, all or none (CommandError)."""
-        if self.status_machine.in_progress:
+        if self.busy:
             raise CommandError("There's a migration process in progress")
         self.settings.set_capabilities(values)
 
@@ -150,6 +160,8 @@ class Migration:
             shown.update(report.info())
             if report.transferred:
                 shown["ram"] = _ram_info(report)
+        if self.side_report is not None:
+            shown["x-update"] = self.side_report.update_info()
         if reasons := self.blockers.reasons(self.settings.mode):
             shown["blocked-reasons"] = reasons
         return shown
@@ -243,8 +255,43 @@ class Migration:
             raise CommandError("memfd: is for mode cpr-exec: nobody else could read it")
         return load_outgoing()(self, main)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a migration is under way, or a check, which changes no status."""
+        checking = self._outgoing is not None and self._outgoing.under_way
+        return self.status_machine.in_progress or checking
+
+    def update(self, program: str = "", *, check: bool = False, budget_ms: int = -1) -> None:
+        """Go on as another program, or the same again, with a command line made from what runs now.
+
+        Mode and other parameters of migrations are neither used nor changed, apart from ``x-update-...``.
+
+        Args:
+            program: A path, or a name to look up; "": where this program came from, whatever lies there by now.
+            check: Do all that can be done while the guest runs, undo it, and tell.
+            budget_ms: Refuse if a longer pause is predicted; 0: any; -1: as ``x-update-budget`` says.
+
+        Raises:
+            InstarError, CprError: refused; the guest was not stopped and nothing is left behind.
+        """
+        self._check_idle()
+        check_command([program])
+        words = [program] if program else self._own_words()
+        command = [*words, *self.host.command_words("memfd:")]
+        self._outgoing = load_outgoing()(
+            self, Address(""), command=command, check=check, budget_ms=budget_ms
+        )
+        self._outgoing.start()
+
+    def _own_words(self) -> list[str]:
+        if self.own_program is None:
+            raise CommandError(
+                "it is not known how this program could be executed again; name a program"
+            )
+        return self.own_program.words
+
     def _check_idle(self) -> None:
-        if self.status_machine.in_progress:
+        if self.busy:
             raise CommandError("There's a migration process in progress")
         if self.machine.runstate == "inmigrate":
             raise CommandError("Guest is waiting for an incoming migration")
@@ -253,7 +300,7 @@ class Migration:
 
     def cancel(self) -> None:
         """Cancel what is under way; nothing under way is fine."""
-        if self.status_machine.in_progress and self._outgoing is not None:
+        if self.busy and self._outgoing is not None:
             self._outgoing.cancel()
 
     def _on_machine_event(self, name: str, _data: Mapping[str, object]) -> None:
@@ -375,6 +422,26 @@ class Migration:
             arrival.done(report)
         if self._after_incoming is not None:
             self._after_incoming()
+
+    def settled(self, unclaimed: list[str]) -> None:
+        """Tell how the update went: nothing of it is left to do.
+
+        Args:
+            unclaimed: Descriptors that were handed over and nobody asked for.
+        """
+        report = self.report
+        if report is None or report.mode != "cpr-exec":
+            return
+        report.unclaimed = unclaimed
+        report.add_phase("settle", report.ended_ns, monotonic_ns())
+        failed = report.outcome == "failed"
+        for name, _, took_ns in report.since_exec():
+            if name != "exec":
+                self.emit("UPDATE_PHASE", {"phase": name, "status": "begun"})
+            status = "failed" if failed and name == "exec" else "done"
+            data = {"phase": name, "status": status, "us": took_ns // 1000}
+            self.emit("UPDATE_PHASE", data)
+        self.emit("UPDATE_FAILED" if failed else "UPDATE_COMPLETED", report.update_info())
 
     def _await_end(self, pid: int) -> None:
         """Reap the guardian when it has ended, without waiting for it."""

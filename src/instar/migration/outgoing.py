@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import stat
-from itertools import pairwise
 from time import monotonic_ns
 
 from instar import log
@@ -20,7 +19,8 @@ from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
-from instar.migration.channels import Address, open_file, parse_uri
+from instar.migration.channels import Address, open_file
+from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
@@ -32,17 +32,20 @@ if TYPE_CHECKING:
     from instar.cpr.fds import Fds
     from instar.cpr.lifecycle import PhaseEvent
     from instar.migration.migration import Migration
+    from instar.migration.parameters import Mode
+    from instar.migration.report import Outcome
 
 TURN: Final = 16 << 20  # bytes written in one turn of the main loop
 SPACE: Final = (
     1 << 20
 )  # bytes a state without RAM may take; asked of the file system before the guest stops
 
-_BEGIN: Final = (
+_ASK: Final = (
     Row("prepare", "blockers", "check_blockers"),
     Row("prepare", "target", "open_target", "close_target"),
     Row("prepare", "notify", "notify_setup", "notify_failed"),
-    Row("prepare", "setup", "begin_setup"),
+)
+_TRY: Final = (
     Row("prepare", "channel", "open_channel", "close_channel"),
     Row("prepare", "accepted", "leave_to_loop"),
     Row("rehearse", "permission", "ask_permission", "end_asking"),
@@ -55,6 +58,11 @@ _BEGIN: Final = (
     Row("rehearse", "old-program-answered", "judge_old"),
     Row("rehearse", "digest", "begin_digest", "end_digest"),
     Row("rehearse", "digest-known", "check_digest"),
+)
+_BEGIN: Final = (
+    *_ASK,
+    Row("prepare", "setup", "begin_setup"),
+    *_TRY,
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("save", "active", "begin_active"),
     Row("save", "pre-switchover", "wait_if_asked"),
@@ -66,32 +74,58 @@ EXEC: Final = Table(
     Row("exec", "arm", "arm", "drop_carrier"),
     Row("exec", "exec", "execute"),
 )
+CHECK: Final = Table(*_ASK, *_TRY, Row("rehearse", "checked", "end_check"))
 NORMAL: Final = Table(*_BEGIN, Row("settle", "complete", "complete"))
 
 
 class Outgoing:
     """One migration of a machine to a file, or of its monitor to another program.
 
+    Args:
+        migration: Whose machine it is.
+        address: Where the state goes.
+        table: The steps; default: those of its mode.
+        command: Program and arguments to execute in mode cpr-exec; None: mode and command are as the parameters say.
+        check: Only try it.
+        budget_ms: Longest pause that may be predicted; 0: any; -1: as the parameter says.
+
     Public methods without arguments are the actions and undos of the tables above.
     """
 
-    def __init__(self, migration: Migration, address: Address, table: Table | None = None) -> None:
+    def __init__(
+        self,
+        migration: Migration,
+        address: Address,
+        table: Table | None = None,
+        *,
+        command: list[str] | None = None,
+        check: bool = False,
+        budget_ms: int = -1,
+    ) -> None:
+        settings = migration.settings
         self._migration = migration
         self._machine = migration.machine
-        self._mode = (
-            migration.settings.mode
-        )  # fixed now: changing the parameter later does not reach us
-        self._command = list(migration.settings.command)
+        # Fixed now: changing a parameter later does not reach us.
+        self._mode: Mode = settings.mode if command is None else "cpr-exec"
+        self._command = list(settings.command if command is None else command)
+        self._derived = command is not None
         self._address = address
-        self._handover = Handover(migration, self._command)
+        self.report = Report(self._mode, VERSION)
+        self.report.check = check
+        self.report.began_ns = monotonic_ns()
+        self.report.old_pid = self.report.new_pid = os.getpid()
+        budget_ms = settings.budget_ms if budget_ms < 0 else budget_ms
+        self._handover = Handover(
+            migration, self._command, self.report, budget_ms=budget_ms, derived=self._derived
+        )
         self._channel = -1
         self._main = -1  # cpr-exec: the memfd that goes along
         self._created = False
         self._size = -1  # of a file that was there before, bytes
         self._fds = migration.fds
-        self.report = Report(self._mode, VERSION)
-        self.report.began_ns = monotonic_ns()
-        self._run = Run(table or (EXEC if self._leaves else NORMAL), self, emit=self._phase)
+        if table is None:
+            table = CHECK if check else EXEC if self._leaves else NORMAL
+        self._run = Run(table, self, emit=self._phase, begin=self._phase_begun)
 
     def start(self) -> None:
         """Do what is done while the guest runs; the rest follows from the main loop.
@@ -99,6 +133,8 @@ class Outgoing:
         Raises:
             InstarError, CprError: refused; the guest never stopped and nothing is left behind.
         """
+        if self._leaves:  # until this is a migration that clients see
+            self._migration.side_report = self.report
         try:
             while self._run.advance() != "waiting":
                 pass
@@ -113,6 +149,9 @@ class Outgoing:
 
     def cancel(self) -> None:
         """Undo everything; the guest goes on if it ran."""
+        if self.report.check:
+            self._undo_check()
+            return
         self._migration.set_status("cancelling")
         try:
             self._run.cancel()
@@ -121,6 +160,12 @@ class Outgoing:
         log.release()
         if self._migration.status == "cancelling":  # before the stop there was no guest to resume
             self._migration.set_status("cancelled")
+        self._end("cancelled", "it was cancelled")
+
+    @property
+    def under_way(self) -> bool:
+        """Whether this goes on, even if only as a check that is no migration."""
+        return self.report.outcome == "running" and self._run.status in ("again", "waiting")
 
     def _go_on(self) -> None:
         self._run.proceed()
@@ -144,13 +189,32 @@ class Outgoing:
 
     def _failed(self, error: Exception) -> None:
         log.release()
-        if self._migration.status_machine.in_progress:
-            self._migration.set_status("failed")
-        if self._migration.status == "failed":
-            self._migration.status_machine.error = str(_own(error))
+        migration, reason = self._migration, str(_own(error))
+        if not self.report.check:
+            if migration.status_machine.in_progress:
+                migration.set_status("failed")
+            if migration.status == "failed":
+                migration.status_machine.error = reason
+        before_stop = isinstance(error, CprError) and error.phase in ("prepare", "rehearse")
+        self._end("refused" if before_stop else "failed", reason)
+
+    def _end(self, outcome: Outcome, reason: str = "") -> None:
+        """Tell how an update ended that this program has survived."""
+        self.report.end(outcome, reason)
+        if self._leaves:
+            name = "UPDATE_CHECKED" if self.report.check else "UPDATE_FAILED"
+            self._migration.emit(name, self.report.update_info())
+
+    def _phase_begun(self, name: str) -> None:
+        if self._leaves:
+            self._migration.emit("UPDATE_PHASE", {"phase": name, "status": "begun"})
 
     def _phase(self, event: PhaseEvent) -> None:
         self.report.add_phases([event])
+        if self._leaves:
+            status = "failed" if event.failed and self.report.outcome == "running" else "done"
+            data = {"phase": event.phase, "status": status, "us": event.took_ns // 1000}
+            self._migration.emit("UPDATE_PHASE", data)
 
     # prepare: the guest runs
 
@@ -165,11 +229,11 @@ class Outgoing:
         if not self._command:
             raise CommandError("cpr-exec mode requires setting cpr-exec-command")
         self._handover.open_target()
-        if not any("-incoming" in word for word in self._command[1:]):
-            raise CommandError(
-                "cpr-exec-command has no -incoming: the new program would start the guest anew"
-            )
-        _check_meeting_point(self._command, self._address)
+        if self._derived:
+            return
+        if not self._migration.settings.rehearsal:
+            self._handover.check_unrehearsed()
+        check_meeting_point(self._command, self._address)
 
     def close_target(self) -> None:
         """Forget the program."""
@@ -186,6 +250,7 @@ class Outgoing:
     def begin_setup(self) -> None:
         """From here on this is a migration that clients see."""
         self._migration.report = self.report
+        self._migration.side_report = None
         self._migration.set_status("setup")
 
     def open_channel(self) -> None:
@@ -302,6 +367,22 @@ class Outgoing:
     def end_rehearsal(self) -> None:
         """End a program that is trying itself."""
         self._handover.end_rehearsal()
+
+    def end_check(self) -> str:
+        """Nothing stands against it: that was all that was asked. In the next turn all is undone."""
+        self.report.end("ready")
+        self._machine.loop.call_soon(self._undo_check)
+        return AGAIN
+
+    def _undo_check(self) -> None:
+        ready = self.report.outcome == "ready"
+        try:
+            undone = self._run.cancel()
+        except BaseExceptionGroup as e:  # an undo failed; the others were done
+            undone = True
+            log.error(f"undoing a check: {e.exceptions[-1]}")
+        if undone:
+            self._end("ready" if ready else "cancelled", "" if ready else "it was cancelled")
 
     def _copy_of_state(self) -> tuple[Fds, int]:
         """Return a table and a memfd with all state, taken between two instructions of the running guest."""
@@ -433,25 +514,6 @@ class Outgoing:
 def _own(error: Exception) -> Exception:
     """Return our own error, which says it all, where the engine wrapped it."""
     return error.__cause__ if isinstance(error.__cause__, InstarError) else error
-
-
-def _check_meeting_point(command: list[str], address: Address) -> None:
-    """Refuse a command whose ``-incoming``, if it is a word of its own, looks elsewhere: the guest would be lost."""
-    places = [value for word, value in pairwise(command) if word in ("-incoming", "--incoming")]
-    if not places or places[-1] == "defer" or places[-1].startswith("{"):
-        return
-    there = parse_uri(places[-1])
-    if not isinstance(there, Address):
-        raise CommandError(
-            f"cpr-exec-command has -incoming {places[-1]}: nobody would be left to send the state"
-        )
-    if (os.path.realpath(there.path), there.offset) != (
-        os.path.realpath(address.path),
-        address.offset,
-    ) or bool(there.path) != bool(address.path):
-        raise CommandError(
-            f"cpr-exec-command has -incoming {places[-1]}, but the state would be in {address.uri}"
-        )
 
 
 def _copy(source: int, target: int, offset: int) -> None:

@@ -1,37 +1,63 @@
-"""What is known about an update after it: versions, phases, the pause. It crosses the update itself."""
+"""What is known about an update after it: versions, phases, the pause, who goes on. It crosses the update itself."""
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Final, Literal
 
     from instar.cpr.lifecycle import PhaseEvent
 
+    # running: under way. ready: a check found nothing. refused: the guest was not stopped. failed: it was, and the
+    # old program goes on.
+    Outcome = Literal["running", "ready", "completed", "refused", "failed", "cancelled"]
+    Owner = Literal["old", "old-by-guardian", "new"]
+
+MAX_SENTENCES: Final = 100  # notes, complaints: of another program
+MAX_SENTENCE: Final = 1000  # characters
+
 
 class Report:
-    """Times of one migration; host monotonic nanoseconds, -1: did not happen.
+    """What one migration was; times are host monotonic nanoseconds, -1: did not happen.
 
     Attributes:
-        digest: Of the program that was executed, ``sha256:hex``; "" if it is not known.
         phases: (name, start, duration) in order; over an update the old program's come first.
         stopped_ns: When the guest stopped.
         resumed_ns: When it ran again.
         transferred: Bytes written to the main channel.
+        outcome: How the update ended.
+        check: It was only to be tried.
+        new_version: Of the program that took over, or that was tried; "" if it told none.
+        program, digest: What was to be executed: path, ``sha256:hex`` ("" if it is not known).
+        owner: Which program has the guest now.
+        old_pid, new_pid: Process before, and of who goes on now; 0: there was none.
+        reason: Why it did not complete, "" if it did.
+        predicted_ns: Pause that the rehearsal predicted.
+        notes, complaints: What the rehearsal said.
+        unclaimed: Descriptors of the old program that nobody asked for; closed.
     """
 
     __slots__ = (
-        "began_ns", "digest", "ended_ns", "mode", "new_version", "old_version", "phases", "ram_bytes", "resumed_ns",
-        "setup_ns", "stopped_ns", "transferred",
+        "began_ns", "check", "complaints", "digest", "ended_ns", "mode", "new_pid", "new_version", "notes", "old_pid",
+        "old_version", "outcome", "owner", "phases", "predicted_ns", "program", "ram_bytes", "reason", "resumed_ns",
+        "setup_ns", "stopped_ns", "transferred", "unclaimed",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
         self.mode = mode
+        self.check = False
+        self.outcome: Outcome = "running"
+        self.owner: Owner = "old"
         self.old_version = old_version
-        self.new_version = ""
-        self.digest = ""
+        self.new_version = self.program = self.digest = self.reason = ""
+        self.old_pid = self.new_pid = 0
         self.phases: list[tuple[str, int, int]] = []
+        self.notes: list[str] = []
+        self.complaints: list[str] = []
+        self.unclaimed: list[str] = []
         self.began_ns = self.setup_ns = self.stopped_ns = self.resumed_ns = self.ended_ns = -1
+        self.predicted_ns = -1
         self.transferred = 0
         self.ram_bytes = 0
 
@@ -42,6 +68,16 @@ class Report:
     def add_phase(self, name: str, start_ns: int, end_ns: int) -> None:
         """Add one phase of the new program."""
         self.phases.append((name, start_ns, end_ns - start_ns))
+
+    def since_exec(self) -> list[tuple[str, int, int]]:
+        """Return the phases that the program after ``exec`` went through."""
+        names = [name for name, _, _ in self.phases]
+        return self.phases[names.index("exec") :] if "exec" in names else []
+
+    def end(self, outcome: Outcome, reason: str = "") -> None:
+        """Note how it ended, in the program that goes on."""
+        self.outcome = outcome
+        self.reason = reason
 
     @property
     def pause_ns(self) -> int:
@@ -63,6 +99,9 @@ class Report:
         report = cls("", "")
         for name in cls.__slots__:
             value = record.get(name)
+            if isinstance(value, list):
+                rows: list[object] = value  # pyright: ignore[reportUnknownVariableType]
+                value = sentences(rows)
             if name != "phases" and type(value) is type(getattr(report, name)):
                 setattr(report, name, value)
         phases = record.get("phases")
@@ -85,16 +124,38 @@ class Report:
             shown["downtime"] = _ms(self.pause_ns)
         if self.ended_ns >= 0:
             shown["total-time"] = _ms(self.ended_ns - self.began_ns)
-        if self.mode.startswith("cpr-") and self.new_version and self.pause_ns >= 0:
-            shown["x-update"] = {
-                "mode": self.mode,
-                "old-version": self.old_version,
-                "new-version": self.new_version,
-                "pause-us": self.pause_ns // 1000,
-                "phases": [{"name": name, "us": took // 1000} for name, _, took in self.phases],
-                **({"digest": self.digest} if self.digest else {}),
-            }
+        if self.mode.startswith("cpr-"):
+            shown["x-update"] = self.update_info()
         return shown
+
+    def update_info(self) -> dict[str, object]:
+        """Return ``x-update``."""
+        shown: dict[str, object] = {
+            "status": self.outcome,
+            "mode": self.mode,
+            "check": self.check,
+            "owner": self.owner,
+            "old-version": self.old_version,
+            "old-pid": self.old_pid,
+            "new-pid": self.new_pid,
+        }
+        for name in ("new_version", "program", "digest", "reason"):
+            if text := getattr(self, name):
+                shown[name.replace("_", "-")] = text
+        if self.pause_ns >= 0:
+            shown["pause-us"] = self.pause_ns // 1000
+        if self.predicted_ns >= 0:
+            shown["predicted-pause-us"] = self.predicted_ns // 1000
+        shown["phases"] = [{"name": name, "us": took // 1000} for name, _, took in self.phases]
+        for name in ("notes", "complaints", "unclaimed"):
+            if rows := getattr(self, name):
+                shown[name] = list(rows)
+        return shown
+
+
+def sentences(rows: Sequence[object]) -> list[str]:
+    """Return what of another program's list is text, within limits."""
+    return [row[:MAX_SENTENCE] for row in rows[:MAX_SENTENCES] if isinstance(row, str)]
 
 
 def _ms(ns: int) -> int:

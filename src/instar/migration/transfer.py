@@ -226,6 +226,8 @@ class Transfer(Outgoing):
         migration = self._migration
         self._machine.set_runstate("postmigrate")
         self.report.ended_ns = monotonic_ns()
+        self.report.owner, self.report.new_pid = "new", self._pid
+        self.report.end("completed")
         migration.handed_over = _HANDED_OVER.format(self._pid)
         migration.notifiers.done(self._mode)
         migration.set_status("completed")

@@ -295,6 +295,10 @@ class Migration(Protocol):
         """Start; return when started. Channels have the JSON shape of QMP's MigrationChannel."""
         ...
 
+    def update(self, program: str = "", *, check: bool = False, budget_ms: int = -1) -> None:
+        """Start an update, or try one, with a command line made from what runs; "" is this program itself."""
+        ...
+
     def cancel(self) -> None:
         """Cancel; nothing to cancel is fine."""
         ...

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from instar.monitor.command import Arg
+from instar.monitor.commands.migration import UpdateInfo
 
 
 @dataclass
@@ -70,6 +71,17 @@ class PassData:
     pass_: Annotated[int, Arg("Number of the pass.")]
 
 
+@dataclass
+class PhaseData:
+    """How far an update is."""
+
+    phase: Annotated[
+        str, Arg("Such as prepare, rehearse, stop, save, exec, build, load, resume, settle.")
+    ]
+    status: Annotated[str, Arg("How far.", values=("begun", "done", "failed"))]
+    us: Annotated[int | None, Arg("How long it took; absent when it begins.", unit="us")] = None
+
+
 EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "STOP": ("The VM was stopped.", None),
     "RESUME": ("The VM runs again.", None),
@@ -85,5 +97,15 @@ EVENTS: Final[dict[str, tuple[str, type | None]]] = {
     "GUEST_CRASHLOADED": ("The guest has panicked and starts its crash kernel.", ActionData),
     "WATCHDOG": ("The watchdog has run out.", ActionData),
     "MIGRATION": ("A migration changed its status (with capability events).", MigrationData),
+    "UPDATE_PHASE": (
+        "A phase of an update begins or ends (with capability events). Those after exec are told when the guest runs.",
+        PhaseData,
+    ),
+    "UPDATE_COMPLETED": ("The new program has the guest (with capability events).", UpdateInfo),
+    "UPDATE_FAILED": (
+        "The update was refused, failed or was cancelled; the old program has the guest (with capability events).",
+        UpdateInfo,
+    ),
+    "UPDATE_CHECKED": ("A check of an update has ended (with capability events).", UpdateInfo),
     "MIGRATION_PASS": ("A migration begins a pass (with capability events).", PassData),
 }

@@ -9,6 +9,13 @@ if TYPE_CHECKING:
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 
+_OWNERS: Final = {
+    "new": "with the new program",
+    "old": "with the old program",
+    "old-by-guardian": "with the old program, started by the guardian",
+}
+_SENTENCES: Final = {"Complaint": "complaints", "Note": "notes", "Closed": "unclaimed"}
+
 
 def size(count: int) -> str:
     """Return a number of bytes as ``4 KiB``, at most three digits before the point."""
@@ -33,7 +40,7 @@ def migration_text(info: Mapping[str, object]) -> str:
     if "ram" in info:
         lines += _ram(cast("Mapping[str, int]", info["ram"]))
     if "x-update" in info:
-        lines.append(_update(cast("Mapping[str, object]", info["x-update"])))
+        lines += _update(cast("Mapping[str, object]", info["x-update"]))
     if reasons := cast("list[str]", info.get("blocked-reasons", [])):
         lines.append("Outgoing migration blocked:")
         lines += [f"  {reason}" for reason in reasons]
@@ -58,8 +65,36 @@ def _ram(ram: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _update(update: Mapping[str, object]) -> str:
+def update_text(update: Mapping[str, object]) -> str:
+    """Return the lines about an update (``x-update`` of query-migrate)."""
+    return "".join(f"{line}\n" for line in _update(update))
+
+
+def _update(update: Mapping[str, object]) -> list[str]:
+    what = "Check" if update["check"] else "Update"
+    versions = str(update["old-version"])
+    if "new-version" in update:
+        versions += f" -> {update['new-version']}"
+    times = ", ".join(
+        f"{name} {cast('int', update[key]) / 1000:.1f} ms"
+        for name, key in (("pause", "pause-us"), ("predicted", "predicted-pause-us"))
+        if key in update
+    )
+    lines = [f"{what}: \t\t{versions}: {update['status']}{', ' if times else ''}{times}"]
+    if "program" in update:
+        digest = f" ({update['digest']})" if "digest" in update else ""
+        lines.append(f"  Program: \t\t{update['program']}{digest}")
     phases = cast("list[Mapping[str, object]]", update["phases"])
     parts = ", ".join(f"{phase['name']} {cast('int', phase['us']) / 1000:.1f}" for phase in phases)
-    pause = cast("int", update["pause-us"]) / 1000
-    return f"Update: \t\t{update['old-version']} -> {update['new-version']}: pause {pause:.1f} ms ({parts})"
+    lines.append(f"  Phases (ms): \t\t{parts}")
+    lines.append(f"  Guest: \t\t{_OWNERS[str(update['owner'])]}, process {_pids(update)}")
+    if "reason" in update:
+        lines.append(f"  Reason: \t\t{update['reason']}")
+    for title, key in _SENTENCES.items():
+        lines += [f"  {title}: \t{text}" for text in cast("list[str]", update.get(key, []))]
+    return lines
+
+
+def _pids(update: Mapping[str, object]) -> str:
+    before, now = update["old-pid"], update["new-pid"]
+    return f"{now}" if before == now else f"{now} (before: {before})"

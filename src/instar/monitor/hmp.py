@@ -119,6 +119,7 @@ class _Reader:
 
     def arguments(self) -> dict[str, object]:
         """Return all arguments by attribute."""
+        self._long_flags()
         flags = {m.arg.flag: m.attribute for m in self._made.members if m.arg.flag}
         values: dict[str, object] = dict.fromkeys(self._flags(flags), True)
         for member in self._made.members:
@@ -132,6 +133,13 @@ class _Reader:
         assert self._made.hmp is not None
         name = self._made.hmp.name
         raise LineError(f'{name}: {why}\nTry "help {name}" for more information')
+
+    def _long_flags(self) -> None:
+        """Turn leading ``--name`` words into ``-x``."""
+        for member in self._made.members:
+            if member.arg.flag:
+                pattern = rf"^((?:-[A-Za-z]+\s+)*)--{member.name}(?=\s|$)"
+                self._text = re.sub(pattern, rf"\g<1>-{member.arg.flag}", self._text)
 
     def _flags(self, flags: Mapping[str, str]) -> list[str]:
         """Take leading ``-x`` words; only commands that have options look for them."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Final
+
+ABSENT: Final = "none"  # the kind of a back end that is not there (any more): its card waits for one of its name
 
 
 class NetSpec:
     """A kind and its options, checked already; values are texts (``on``, ``off``, numbers in decimal).
 
     Attributes:
-        kind: ``tap``, ``stream`` or ``dgram``.
+        kind: ``tap``, ``stream``, ``dgram`` or ``none``.
         id: Unique name.
         options: Key to value, as on the command line, without ``id``.
     """
@@ -40,4 +43,6 @@ class NetSpec:
     @property
     def vnet_hdr(self) -> bool:
         """Whether frames carry an offload header: checksums and segmentation may be left to the other side."""
+        if self.kind == ABSENT:
+            return self.on("vnet_hdr", default=False)
         return self.kind == "tap" and self.on("vnet_hdr", default=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from instar.errors import CommandError, ConfigError
 from instar.netdev import sockets
 from instar.netdev.dgram import DgramNet
-from instar.netdev.spec import NetSpec
+from instar.netdev.spec import ABSENT, NetSpec
 from instar.netdev.state import MAX_NETDEVS, NetdevsState, OptionState, RemovedState
 from instar.netdev.stream import StreamNet
 from instar.netdev.tap import TapNet
@@ -93,9 +93,20 @@ class Netdevs:
             ConfigError, HostError: one cannot be made; those before it are there.
         """
         for spec in list(self._planned.values()):
-            self._open(spec, patience_s)
+            if spec.kind != ABSENT:
+                self._open(spec, patience_s)
         self._planned.clear()
         self._arrived.clear()
+
+    def specs(self) -> list[NetSpec]:
+        """Return all back ends as they are now; of kind ``none`` where a card has lost its own."""
+        specs = {backend.id: backend.spec for backend in self}
+        for ident, card in self._cards.items():
+            if ident not in specs:
+                header = "on" if card.vnet_hdr else "off"
+                options = {"queues": str(card.queues), "vnet_hdr": header}
+                specs[ident] = NetSpec(ABSENT, ident, options)
+        return list(specs.values())
 
     def add(self, spec: NetSpec) -> None:
         """Make a back end at run time; it crosses updates although no command line has it.

@@ -39,6 +39,11 @@ def test_report_crosses_an_update() -> None:
     again = Report.from_record(report.to_record())
     assert again.info() == report.info()
     assert again.info()["x-update"] == {
+        "status": "running",
+        "check": False,
+        "owner": "old",
+        "old-pid": 0,
+        "new-pid": 0,
         "mode": "cpr-exec",
         "old-version": "0.1.0",
         "new-version": "0.1.1",

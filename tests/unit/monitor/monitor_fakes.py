@@ -164,6 +164,9 @@ class FakeMigration:
             raise CommandError(f"unknown migration protocol: {uri}")
         self.done.append((uri, channels, resume))
 
+    def update(self, program="", *, check=False, budget_ms=-1):
+        self.done.append(("update", program, check, budget_ms))
+
     def cancel(self):
         self.done.append("cancel")
 

@@ -11,6 +11,7 @@ from instar.cpr.state import save
 from instar.errors import CommandError
 from instar.monitor import commands
 from instar.monitor.command import HMP_COMMANDS
+from instar.monitor.commands import WAITS
 from instar.monitor.completion import complete
 from instar.monitor.format import migration_text, size
 from instar.monitor.hmp import execute, parse
@@ -247,11 +248,34 @@ def test_info_migrate_shows_the_times_that_are_known() -> None:
 
 
 def test_info_migrate_after_an_update_shows_the_pause() -> None:
-    update = {"old-version": "0.1", "new-version": "0.2", "pause-us": 41200,
-              "phases": [{"name": "save", "us": 5000}]}  # fmt: skip
+    update = {"old-version": "0.1", "new-version": "0.2", "pause-us": 41200, "check": False, "status": "failed",
+              "phases": [{"name": "save", "us": 5000}, {"name": "exec", "us": 100}], "owner": "old-by-guardian",
+              "old-pid": 7, "new-pid": 9, "reason": "it crashed", "notes": ["a", "b"], "predicted-pause-us": 40000,
+              "program": "/x", "digest": "abc"}  # fmt: skip
     text = migration_text({"status": "completed", "x-update": update})
     assert "Time" not in text
-    assert "0.1 -> 0.2: pause 41.2 ms (save 5.0)\n" in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert lines[1:] == [
+        "Update: 0.1 -> 0.2: failed, pause 41.2 ms, predicted 40.0 ms",
+        "Program: /x (abc)",
+        "Phases (ms): save 5.0, exec 0.1",
+        "Guest: with the old program, started by the guardian, process 9 (before: 7)",
+        "Reason: it crashed",
+        "Note: a",
+        "Note: b",
+    ]
+
+
+def test_update_that_is_waited_for_ends_with_its_report() -> None:
+    context = FakeContext()
+    assert execute(context, "update --check prog") == ("", "update")
+    assert context.migration.done == [("update", "prog", True, -1)]
+    update = {"status": "running", "check": True, "old-version": "0.1", "old-pid": 7, "new-pid": 7, "owner": "old",
+              "phases": []}  # fmt: skip
+    context.migration.state = {"x-update": update}
+    assert WAITS["update"](context) is None
+    update |= {"status": "refused", "reason": "no"}
+    assert WAITS["update"](context).startswith("Error: no\nCheck:")
 
 
 def test_ram_is_where_the_examples_say() -> None:

@@ -307,7 +307,7 @@ class NetdevConfig(Record):
     __slots__ = ("id", "kind", "options")
 
     def __init__(self, *, kind: str, ident: str, options: dict[str, str]) -> None:
-        self.kind = kind  # tap, stream or dgram
+        self.kind = kind  # tap, stream, dgram or none
         self.id = ident
         self.options = options  # key to value as on the command line, checked
 

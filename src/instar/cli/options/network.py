@@ -90,7 +90,7 @@ def _netdev(values: Values) -> NetdevConfig:
                 raise ConfigError(f"{where(values)}: local.type and remote.type differ")
         elif any(key.startswith("remote.") for key in values.given):
             raise ConfigError(f"{where(values)}: remote does not go with local.type=fd")
-    else:
+    elif values.variant == "tap":
         _check_tap(values, options)
     return NetdevConfig(kind=values.variant, ident=values.text("id"), options=options)
 

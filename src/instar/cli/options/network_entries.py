@@ -50,6 +50,11 @@ NETDEV_OPTION = Option(
             *_address("local", "what the socket is", kinds=("unix", "inet", "fd")),
             *_address("remote", "where to; not with local.type=fd", kinds=("unix", "inet")),
         ),
+        "none": (_ID,
+            Key("queues", "int", "queues of the card that waits for a netdev_add of this id", low=1, high=4,
+                default="1"),
+            Key("vnet_hdr", "flag", "whether that will be a tap with vnet_hdr", default="off"),
+        ),
     },
 )  # fmt: skip
 NET_DEVICE_KEYS = (

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from instar.monitor.context import Context
 
 # What an HMP prompt can wait for: returns what to print when it has come, None while it has not.
-WAITS: Final[dict[str, Callable[[Context], str | None]]] = {"migrate": migration.outcome}
+WAITS: Final[dict[str, Callable[[Context], str | None]]] = {
+    "migrate": migration.outcome,
+    "update": migration.update_outcome,
+}
 
 __all__ = [
     "WAITS", "balloon", "block", "chardev", "cpu", "fdsets", "machine", "memory", "migration", "monitor", "network",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 from instar.errors import BadArgumentError, CommandError
 from instar.migration.parameters import CAPABILITIES, MODES, PARAMETERS
 from instar.monitor.command import Arg, Hmp, Member, ObjectType, Wait, command, wire
-from instar.monitor.format import migration_text
+from instar.monitor.format import migration_text, update_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,16 +107,43 @@ class PhaseInfo:
 
 @dataclass
 class UpdateInfo:
-    """The last update of this program."""
+    """The last update of this program, or the last check of one."""
 
+    status: Annotated[
+        str,
+        Arg(
+            "refused while the guest ran, failed after it was stopped; a check that found nothing is ready.",
+            values=("running", "ready", "completed", "refused", "failed", "cancelled"),
+        ),
+    ]
     mode: Annotated[str, Arg("Migration mode.")]
+    check: Annotated[bool, Arg("It was only tried.")]
+    owner: Annotated[
+        str,
+        Arg(
+            "Which program has the guest now; the guardian starts the old one in another process.",
+            values=("new", "old", "old-by-guardian"),
+        ),
+    ]
     old_version: Annotated[str, Arg("Version before.")]
-    new_version: Annotated[str, Arg("Version after.")]
-    pause_us: Annotated[int, Arg("How long the guest was stopped.", unit="us")]
+    old_pid: Annotated[int, Arg("Process before.")]
+    new_pid: Annotated[int, Arg("Process that goes on.")]
     phases: Annotated[list[PhaseInfo], Arg("Where the time went.")]
+    new_version: Annotated[str | None, Arg("Version that took over, or that was tried.")] = None
+    program: Annotated[str | None, Arg("The file that was executed, or would have been.")] = None
     digest: Annotated[
         str | None,
-        Arg("What was executed, as sha256:HEX; docs/reference/security.md says of what."),
+        Arg("Its digest, as sha256:HEX; docs/reference/security.md says of what."),
+    ] = None
+    reason: Annotated[str | None, Arg("Why it was not completed.")] = None
+    pause_us: Annotated[int | None, Arg("How long the guest was stopped.", unit="us")] = None
+    predicted_pause_us: Annotated[int | None, Arg("What the rehearsal predicted.", unit="us")] = (
+        None
+    )
+    notes: Annotated[list[str] | None, Arg("What the rehearsal said.")] = None
+    complaints: Annotated[list[str] | None, Arg("What the rehearsal held against it.")] = None
+    unclaimed: Annotated[
+        list[str] | None, Arg("Descriptors of the old program that nobody asked for; closed.")
     ] = None
 
 
@@ -131,7 +158,9 @@ class MigrationInfo:
     total_time: Annotated[int | None, Arg("From begin to end.", unit="ms")] = None
     ram: Annotated[RamInfo | None, Arg("RAM.")] = None
     blocked_reasons: Annotated[list[str] | None, Arg("Why the current mode cannot start.")] = None
-    x_update: Annotated[UpdateInfo | None, Arg("The last update; not in QEMU.")] = None
+    x_update: Annotated[
+        UpdateInfo | None, Arg("The last update or check of one; not in QEMU.")
+    ] = None
 
 
 @command(returns=MigrationInfo, hmp=Hmp("info migrate", migration_text))
@@ -326,6 +355,66 @@ def hmp_migrate(
     """
     ctx.migration.migrate(uri=uri, channels=None, resume=resume)
     return None if detach else Wait("migrate")
+
+
+@command(name="x-update")
+def x_update(
+    ctx: Context,
+    *,
+    program: Annotated[
+        str | None, Arg("What to execute; absent: the file that this program came from.")
+    ] = None,
+    check: Annotated[
+        bool, Arg("Do only what can be done while the guest runs, and undo it.")
+    ] = False,
+    budget: Annotated[
+        int | None,
+        Arg(
+            "Refuse if a longer pause is predicted; 0: any. Default: x-update-budget.",
+            unit="ms",
+            ge=0,
+            le=600_000,
+        ),
+    ] = None,
+) -> None:
+    """Start an update whose command line is made from what runs now; not in QEMU.
+
+    query-migrate (x-update) and events tell how it goes. Mode and cpr-exec-command are neither used nor changed.
+
+    -> {"execute": "x-update", "arguments": {"program": "/opt/instar/bin/instar-system", "budget": 200}}
+    <- {"return": {}}
+
+    -> {"execute": "x-update", "arguments": {"check": true}}
+    <- {"return": {}}
+    """
+    ctx.migration.update(program or "", check=check, budget_ms=-1 if budget is None else budget)
+
+
+@command(name="hmp-update", qmp=False, hmp=Hmp("update"))
+def hmp_update(
+    ctx: Context,
+    *,
+    detach: Annotated[bool, Arg("Do not wait.", flag="d")] = False,
+    check: Annotated[bool, Arg("Only try it, while the guest runs.", flag="c")] = False,
+    program: Annotated[str, Arg("What to execute; default: this program.", form="rest")] = "",
+) -> Wait | None:
+    """Replace this program under the guest, as what runs now.
+
+    (instar) update -d
+
+    (instar) update --check -d /opt/instar/bin/instar-system
+    """
+    ctx.migration.update(program, check=check)
+    return None if detach else Wait("update")
+
+
+def update_outcome(ctx: Context) -> str | None:
+    """Return what to print when an update that somebody waits for has ended; None until then."""
+    update = cast("Mapping[str, object]", ctx.migration.info().get("x-update", {}))
+    if update.get("status") == "running":
+        return None
+    reason = f"Error: {update['reason']}\n" if "reason" in update else ""
+    return reason + (update_text(update) if update else "")
 
 
 def outcome(ctx: Context) -> str | None:
