@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from harness import PROGRAM, Console, QmpError, Vm
+from harness import PROGRAM, Console, Qmp, QmpError, Vm
 
+TOOL = PROGRAM.with_name("instar")
 STREAM = "type=stream,id={},addr.type=unix,addr.path={}/net,reconnect-ms=100"
 NO_MODE = {"mode": "normal", "cpr-exec-command": []}
 
@@ -290,3 +293,48 @@ def test_update_that_is_lost_tells_that_the_guardian_started_the_old_program(
     assert report["new-pid"] != vm.process.pid
     assert update(vm)["old-pid"] == report["new-pid"]
     vm.qmp.command("quit")
+
+
+def tool(vm: Vm, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``instar update`` on the VM; its QMP socket serves one client, so the test's own is closed before."""
+    vm.qmp.socket.close()
+    command = [TOOL, "update", vm.folder / "qmp", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_tool_updates_and_tells_in_text_and_json(vm: Vm) -> None:
+    done = tool(vm)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "completed" in done.stdout
+    assert "the guest stood still for " in done.stdout
+    assert f"the new program has the guest, process {vm.process.pid}" in done.stdout
+    assert "\x1b" not in done.stdout
+    done = tool(vm, str(PROGRAM), "--check", "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row.get("phase") for row in rows] == ["prepare", "rehearse", None]
+    assert (rows[-1]["event"], rows[-1]["status"]) == ("done", "ready")
+    done = tool(vm, "/bin/true")
+    assert done.returncode == 6
+    assert "refused" in done.stderr
+    assert tool(vm, "/nonexistent/x").returncode == 6
+
+
+def test_tool_tells_that_the_guardian_started_the_old_program(vm: Vm, tmp_path: Path) -> None:
+    patch = (
+        "import instar.migration.incoming as i, os\n"
+        "def bad(*a): os.kill(os.getpid(), 9)\ni.Incoming._go = bad\n"
+    )
+    done = tool(vm, str(program(tmp_path, patch)))
+    assert done.returncode == 7
+    assert "the guardian has started the old program again" in done.stdout
+    assert "failed: the new program ended before it went on" in done.stderr
+    client = Qmp(vm.folder / "qmp")
+    client.command("quit")
+    client.socket.close()
+
+
+def test_tool_without_a_vm_says_so(tmp_path: Path) -> None:
+    command = [TOOL, "update", tmp_path / "qmp"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "No such file or directory" in done.stderr

@@ -1,7 +1,8 @@
-"""``instar``: the tool beside the monitor, for guest images and state files.
+"""``instar``: the tool beside the monitor, for updates, guest images and state files.
 
 Exit statuses: 0 done; 2 what was asked for is wrong; 3 the host refused (network, disk, a missing program); 4 a state
-file is damaged; 5 another version is needed to read it; 70 a bug of ours; 130 interrupted. Errors are one sentence on
+file is damaged; 5 another version is needed to read it; 6 an update was refused, the guest was not stopped; 7 an update
+failed, the old program goes on; 70 a bug of ours; 130 interrupted. Errors are one sentence on
 standard error, then a line for each hint.
 
 Source: own.
@@ -32,7 +33,8 @@ INTERRUPTED = 130
 PROGRAM = "instar"
 EPILOG = """\
 exit status: 0 done, 2 what was asked for is wrong, 3 the host refused, 4 a state file is damaged,
-             5 another version is needed to read it, 70 a bug, 130 interrupted
+             5 another version is needed to read it, 6 an update was refused and the guest was not stopped,
+             7 an update failed and the old program goes on, 70 a bug, 130 interrupted
 files: images are kept in $INSTAR_CACHE, else $XDG_CACHE_HOME/instar, else ~/.cache/instar"""
 
 
@@ -47,13 +49,14 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; reference docs are made from it."""
     root = _Parser(
         prog=PROGRAM,
-        description="Guest images and state files of Instar.",
+        description="Updates, guest images and state files of Instar.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _runs(commands.add_parser("version", help="print the version"), _version)
     _add_inspect(commands.add_parser("inspect", help="print what is in a state file"))
+    _add_update(commands.add_parser("update", help="replace the program of a running VM"))
     image = commands.add_parser("image", help="fetch, find and remove guest images")
     actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
     pull = _runs(actions.add_parser("pull", help="fetch an image unless it is here"), _pull)
@@ -101,6 +104,38 @@ def _add_inspect(command: argparse.ArgumentParser) -> None:
     command.add_argument("--object", metavar="ID", help="look at this object alone")
     command.add_argument(
         "--offset", metavar="BYTES", type=_offset, default=0, help="where the state begins in FILE"
+    )
+
+
+def _add_update(command: argparse.ArgumentParser) -> None:
+    _runs(command, _update)
+    command.add_argument("vm", metavar="VM", help="path of its QMP socket")
+    command.add_argument(
+        "program", metavar="PROGRAM", nargs="?", default="", help="default: where it came from"
+    )
+    command.add_argument(
+        "--check", action="store_true", help="only try it; the guest is not stopped"
+    )
+    command.add_argument(
+        "--budget", metavar="MS", type=_budget, default=-1, help="refuse a longer pause; 0: any"
+    )
+
+
+def _budget(word: str) -> int:
+    if not (word.isascii() and word.isdigit() and int(word) <= 600_000):
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of ms up to 600000")
+    return int(word)
+
+
+def _update(options: argparse.Namespace) -> None:
+    from instar.cli.update import update  # noqa: PLC0415 - the others need no socket
+
+    update(
+        options.vm,
+        options.program,
+        check=options.check,
+        budget_ms=options.budget,
+        as_json=options.json,
     )
 
 
