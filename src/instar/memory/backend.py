@@ -98,10 +98,17 @@ class RamBlock:
         adopted: The block came from the program before this one, with its contents.
     """
 
-    __slots__ = ("adopted", "fd", "id", "map", "share", "size", "view")
+    __slots__ = ("_content", "adopted", "fd", "id", "map", "share", "size", "view")
 
     def __init__(
-        self, ident: str, mapping: mmap.mmap, *, fd: int, share: bool, adopted: bool
+        self,
+        ident: str,
+        mapping: mmap.mmap,
+        *,
+        fd: int,
+        share: bool,
+        adopted: bool,
+        content: bool = False,
     ) -> None:
         self.id = ident
         self.map = mapping
@@ -110,6 +117,7 @@ class RamBlock:
         self.share = share
         self.adopted = adopted
         self.view = memoryview(mapping)
+        self._content = content and not share  # of a file, which a private mapping shows again
 
     def clear(self) -> None:
         """Make all bytes zero, giving their pages back to the host where it can."""
@@ -131,7 +139,7 @@ class RamBlock:
         ):  # a file system without holes, or pages larger than the guest's
             self._zero(start, length)
         else:
-            if self.fd >= 0 and not self.share:  # a private mapping shows its file again
+            if self._content:
                 self._zero(start, length)
 
     def _zero(self, start: int, length: int) -> None:
@@ -229,7 +237,14 @@ def _map(spec: BackendSpec, fd: int, *, adopted: bool, inert: bool = False) -> R
         raise HostError(f"memory backend {spec.id}: cannot map {spec.size} bytes: {why}") from e
     if spec.prealloc and not adopted:  # an inherited block keeps its pages; touching them is pause
         _populate(spec, mapping)
-    return RamBlock(spec.id, mapping, fd=fd, share=spec.share and fd >= 0, adopted=adopted)
+    return RamBlock(
+        spec.id,
+        mapping,
+        fd=fd,
+        share=spec.share and fd >= 0,
+        adopted=adopted,
+        content=spec.kind == "file",
+    )
 
 
 def _populate(spec: BackendSpec, mapping: mmap.mmap) -> None:

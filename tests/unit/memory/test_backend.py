@@ -76,6 +76,26 @@ def test_clear_makes_all_bytes_zero() -> None:
     os.close(block.fd)
 
 
+def test_page_given_back_of_a_private_memfd_takes_no_memory_again() -> None:
+    block = open_backend(BackendSpec("memfd", "ram0", SIZE, share=False), Table())
+    block.view[:] = b"x" * SIZE
+    block.give_back(0, SIZE)
+    smaps = Path("/proc/self/smaps").read_text().split("ram0")
+    private = [line for line in smaps[-1].splitlines() if line.startswith("Private_Dirty:")]
+    assert private[0].split()[1] == "0"
+    assert not any(block.view)
+    os.close(block.fd)
+
+
+def test_page_given_back_of_a_private_file_is_zero_not_what_the_file_has(tmp_path: Path) -> None:
+    path = tmp_path / "ram"
+    path.write_bytes(b"x" * SIZE)
+    block = open_backend(BackendSpec("file", "ram0", SIZE, share=False, path=str(path)), Table())
+    block.give_back(0, SIZE)
+    assert not any(block.view)
+    os.close(block.fd)
+
+
 @pytest.mark.parametrize("size", [0, 100, 4097, 1 << 50])
 def test_impossible_size_is_refused(size: int) -> None:
     with pytest.raises(ConfigError, match="memory backend ram0: size"):
