@@ -86,22 +86,31 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Peer:
-    """Who sends the pattern and collects what comes back, in a thread of its own."""
+    """Who sends of the pattern no more than it may, and collects what comes back, in a thread of its own."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd, self.write_fd = read_fd, write_fd
         self.got = bytearray()
         self.trouble = ""
+        self.allowed = 0
+        self.reading = True
+        self.total = 0
         self._left = memoryview(b"")
         self._thread = threading.Thread(target=self._run)
         for fd in {read_fd, write_fd}:
             os.set_blocking(fd, False)
 
     def start(self, data: bytes) -> None:
+        self.total = len(data)
         self._left = memoryview(data)
         self._thread.start()
 
+    @property
+    def sent(self) -> int:
+        return self.total - len(self._left)
+
     def finish(self) -> bytes:
+        self.allowed = self.total
         self._thread.join()
         return bytes(self.got)
 
@@ -123,16 +132,17 @@ class Peer:
             self.trouble = str(e)
 
     def _step(self) -> None:
-        writers = [self.write_fd] if self._left else []
-        readable, writable, _ = select.select([self.read_fd], writers, [], 1)
+        may = self.allowed - self.sent
+        readers, writers = [self.read_fd] * self.reading, [self.write_fd] * (may > 0)
+        readable, writable, _ = select.select(readers, writers, [], 0.01)
         with contextlib.suppress(BlockingIOError):
-            if writable:
-                self._left = self._left[os.write(self.write_fd, self._left[:4096]) :]
             if readable:
                 data = os.read(self.read_fd, 65536)
                 if not data:
                     raise GoneError("the other end was closed")
                 self.got += data
+            if writable:
+                self._left = self._left[os.write(self.write_fd, self._left[: min(may, 16384)]) :]
 
 
 def filename(vm: Vm, label: str = "serial0") -> str:
@@ -200,7 +210,8 @@ def test_pattern_comes_back_byte_exact_through_twenty_updates(
         peer.wait_ready()
         peer.start(pattern)
         for n in range(UPDATES):
-            peer.wait(n * len(pattern) // (UPDATES + 2))
+            peer.wait(peer.allowed // 2)
+            peer.allowed = (n + 1) * len(pattern) // (UPDATES + 2)
             assert vm.update()["status"] == "completed"
         during = len(peer.got)
         assert peer.finish() == pattern, peer.trouble

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import random
-import select
 import socket
 import termios
 import time
@@ -28,36 +27,6 @@ ECHO = (
     "(stty raw -echo; cat) <>/dev/hvc0 >&0 & "
     "for n in 1 2 3 4 5 6; do (cat <>/dev/vport0p$n >&0) & done"
 )
-
-
-class Paced(Peer):
-    """Who sends no more than it may, and may stop reading."""
-
-    def __init__(self, read_fd: int, write_fd: int) -> None:
-        super().__init__(read_fd, write_fd)
-        self.allowed = 0
-        self.reading = True
-
-    def start(self, data: bytes) -> None:
-        self.total = len(data)
-        super().start(data)
-
-    @property
-    def sent(self) -> int:
-        return self.total - len(self._left)
-
-    def _step(self) -> None:
-        may = self.allowed - self.sent
-        readers, writers = [self.read_fd] * self.reading, [self.write_fd] * (may > 0)
-        readable, writable, _ = select.select(readers, writers, [], 0.01)
-        with contextlib.suppress(BlockingIOError):
-            if readable:
-                data = os.read(self.read_fd, 65536)
-                if not data:
-                    raise GoneError("the other end was closed")
-                self.got += data
-            if writable:
-                self._left = self._left[os.write(self.write_fd, self._left[: min(16384, may)]) :]
 
 
 def listener(address: str | tuple[str, int]) -> socket.socket:
@@ -117,10 +86,10 @@ class Consoles:
             "tcp-client": self.peer(tcp.accept()[0].detach()),
         }
 
-    def peer(self, *fds: int) -> Paced:
+    def peer(self, *fds: int) -> Peer:
         for fd in fds:
             self.stack.callback(os.close, fd)
-        return Paced(fds[0], fds[-1])
+        return Peer(fds[0], fds[-1])
 
     def run(self) -> None:
         """Send the pattern both ways through all of them, and update meanwhile."""
@@ -139,7 +108,7 @@ class Consoles:
         for peer in self.peers.values():
             peer.finish()
 
-    def stall(self) -> dict[str, Paced]:
+    def stall(self) -> dict[str, Peer]:
         """Send twice the pattern to some, who read nothing of what comes back before two updates are over."""
         peers = {kind: self.again(kind) for kind in STALLED}
         for peer in peers.values():
@@ -159,8 +128,8 @@ class Consoles:
             peer.finish()
         return peers
 
-    def again(self, kind: str) -> Paced:
-        return Paced(self.peers[kind].read_fd, self.peers[kind].write_fd)
+    def again(self, kind: str) -> Peer:
+        return Peer(self.peers[kind].read_fd, self.peers[kind].write_fd)
 
 
 @pytest.fixture(scope="module")
