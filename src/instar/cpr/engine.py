@@ -214,7 +214,8 @@ class Engine:
         """Rehearse an update to ``argv`` and do no more.
 
         Work stands still while this waits (about as long as the program needs to start, twice), at most ``limit_ms``
-        for the new program and as long for the way back.
+        for the new program and as long for the way back. A program with threads may call it in one of them: the state
+        is copied between ``stop`` and ``resume``.
 
         Returns:
             What the new program told.
@@ -231,7 +232,7 @@ class Engine:
         self,
         argv: list[str],
         *,
-        rehearse: bool = True,
+        rehearse: bool | Answer = True,
         guardian: bool = True,
         limit_ms: int = LIMIT_MS,
     ) -> NoReturn:
@@ -239,7 +240,7 @@ class Engine:
 
         Args:
             argv: Program and arguments.
-            rehearse: Let it try itself first, as :meth:`check` does.
+            rehearse: Let it try itself first, as :meth:`check` does; or what :meth:`check` has just told.
             guardian: Have somebody stand by who starts this program again if the new one is lost. Process 1 has none.
             limit_ms: From the end of this program until the new one must be :meth:`ready`.
 

@@ -35,7 +35,12 @@ PHASES: Final = (
     ("stop", True, "work stops between two requests", "the old program goes on"),
     ("save", True, "state and descriptors are written down", "the old program goes on"),
     ("exec", True, "the new program replaces the old", "the old program goes on"),
-    ("load", True, "descriptors first, then objects, then state", "the program ends"),
+    (
+        "load",
+        True,
+        "descriptors first, then objects, then state",
+        "the old program is started again",
+    ),
     ("resume", False, "work goes on; the saved state is now stale", "the program ends"),
     ("settle", False, "what nobody claimed is closed, the report is sent", "reported"),
 )

@@ -61,11 +61,13 @@ _KEPT: Final = "nothing changed"
 
 
 def become(
-    engine: Engine, argv: list[str], *, limit_ms: int, rehearse: bool, guardian: bool
+    engine: Engine, argv: list[str], *, limit_ms: int, rehearse: bool | Answer, guardian: bool
 ) -> NoReturn:
     """Do the whole update, as :meth:`instar.cpr.engine.Engine.update` says; returns only by raising."""
     update = _Update(engine, argv, limit_ms)
-    update.rehearse = rehearse
+    if isinstance(rehearse, Answer):
+        update.answer = rehearse
+    update.rehearse = rehearse is True
     update.guarded = guardian and os.getpid() != _INIT
     update.run.run()
     raise AssertionError("an update ends in another program")
@@ -142,19 +144,21 @@ class _Update:
             self._guardian.socket.settimeout(None)
 
     def rehearse_new(self) -> None:
-        if not self.rehearse:
-            return
+        answer = self._hear_new() if self.rehearse else self.answer
+        judge(answer, self._argv[0], _KEPT)
+        self.answer = answer
+        self._versions = versions_for(answer.reads)
+        if self._differ(self._versions):
+            self._lost = self._losses()
+
+    def _hear_new(self) -> Answer:
         assert self._target is not None
         answer = self._try(self._target, self._argv)
         wanted = versions_for(answer.reads)
         if answer.complaints and self._differ(wanted):  # it is older: once more, in its words
             self._versions = wanted
             answer = self._try(self._target, self._argv)
-        judge(answer, self._argv[0], _KEPT)
-        self.answer = answer
-        self._versions = versions_for(answer.reads)
-        if self._differ(self._versions):
-            self._lost = self._losses()
+        return answer
 
     def rehearse_way_back(self) -> None:
         own, version = self._engine.own, self._engine.version
