@@ -119,10 +119,28 @@ def test_signal_to_end_that_comes_in_between_is_for_the_new_program(service, cal
     check_goes_on(service, caller, load, "2")
 
 
-def test_kill_of_the_guardian_costs_nothing(service, caller, load):
-    service.become("2", "os.kill(engine._adopted.info['guardian'], 9)")
+@pytest.mark.parametrize("number", [9, 19])
+def test_guardian_that_is_killed_or_stopped_costs_nothing(service, caller, load, number):
+    service.become("2", f"os.kill(engine._adopted.info['guardian'], {number})")
     assert "update 1 -> 2: pause" in update(service, caller)
     check_goes_on(service, caller, load, "2")
+
+
+DIES = """engine.notifiers.add(lambda event, _: event == "done" and not engine.failed and os.kill(os.getpid(), 9))
+print(engine.ready()"""
+
+
+def test_old_program_that_is_killed_in_the_pause_is_started_again(tmp_path):
+    service = Service(tmp_path, ("print(engine.ready()", DIES))
+    load, caller = Load(service), service.connect()
+    try:
+        said = update(service, caller)
+        assert f"version 1 goes on as process {service.pid}: pause" in said
+        check_goes_on(service, caller, load, "1")
+    finally:
+        load.end()
+        caller.close()
+        service.end()
 
 
 def text(change=("", "")) -> str:

@@ -39,7 +39,7 @@ PHASES: Final = (
         "load",
         True,
         "descriptors first, then objects, then state",
-        "the old program is started again",
+        "the old program goes on again",
     ),
     ("resume", False, "work goes on; the saved state is now stale", "the program ends"),
     ("settle", False, "what nobody claimed is closed, the report is sent", "reported"),

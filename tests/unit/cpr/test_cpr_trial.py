@@ -87,12 +87,11 @@ def test_old_program_that_goes_on_has_no_alarm():
 def test_child_that_inherits_the_trial_gives_nothing_back(monkeypatch, process):
     adopted = FakeAdopted()
     trial = Trial(adopted, "2", rehearsing=False)
-    monkeypatch.setattr(trial_module.os, "getpid", lambda: 1)
-    process[0]()
-    assert adopted.reasons == []
-    monkeypatch.undo()
-    monkeypatch.setattr(atexit, "unregister", process.remove)
+    with monkeypatch.context() as child:
+        child.setattr(trial_module.os, "getpid", lambda: 1)
+        process[0]()
     trial.end()
+    assert adopted.reasons == []
 
 
 def test_signals_are_held_back_until_they_are_let_in():
