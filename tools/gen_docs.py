@@ -1,4 +1,4 @@
-"""Write docs/reference/qmp.md and hmp.md from the command table."""
+"""Write docs/reference/qmp.md and hmp.md from the command table, update.md from the tables of an update."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from instar.monitor import commands  # noqa: E402 - after the path
 from instar.monitor.reference import hmp_page, qmp_page  # noqa: E402 - after the path
+from instar.monitor.update_page import update_page  # noqa: E402 - after the path
 
-PAGES = {"qmp.md": qmp_page, "hmp.md": hmp_page}
+PAGES = {"qmp.md": qmp_page, "hmp.md": hmp_page, "update.md": update_page}
 
 if __name__ == "__main__":
     assert commands  # importing them filled the table

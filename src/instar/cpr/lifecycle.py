@@ -41,7 +41,12 @@ PHASES: Final = (
         "descriptors first, then objects, then state",
         "the old program goes on again",
     ),
-    ("resume", False, "work goes on; the saved state is now stale", "the program ends"),
+    (
+        "resume",
+        False,
+        "the commit: work goes on, the saved state is stale",
+        "before the commit the old program goes on",
+    ),
     ("settle", False, "what nobody claimed is closed, the report is sent", "reported"),
 )
 _ORDER: Final = {name: n for n, (name, *_) in enumerate(PHASES)}
