@@ -45,7 +45,8 @@ def test_demo_keeps_its_process(said):
 
 def test_demo_shows_where_the_pause_went(said):
     names = [[phase["name"] for phase in u["phases"]] for u in events(said, "update")]
-    assert names == [["prepare", "stop", "save", "exec", "build", "load", "resume"]] * 2
+    phases = ["prepare", "rehearse", "stop", "save", "exec", "build", "load", "resume", "settle"]
+    assert names == [phases] * 2
 
 
 def test_demo_guest_noticed_nothing(said):
@@ -63,7 +64,6 @@ def test_demo_guest_noticed_nothing(said):
 
 def test_demo_leaves_nothing_behind(said):
     (step,) = [line["text"] for line in events(said, "step") if "update 1:" in line["text"]]
-    state = Path(step.partition("file:")[2].partition(",")[0])
-    program = Path(step.rpartition(" to ")[2])
-    assert not state.parent.exists()
+    _, _, monitor, program = map(Path, step.split("'")[1].split())
+    assert not monitor.parent.exists()
     assert not program.parent.exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -19,11 +18,10 @@ _HELP = """\
 The guest's console and Instar's monitor share this terminal:
     Ctrl-A c   switches between them
     Ctrl-A x   ends it all
-To update, type this in the monitor (and ./v{old} to come back):
+To update, type this in the monitor (and update {old} to come back):
     info version
-    migrate_set_parameter mode cpr-exec
-    migrate_set_parameter cpr-exec-command ./v{new} -incoming file:vm.state
-    migrate -d file:vm.state
+    update {new}
+    info migrate
 """
 
 
@@ -37,17 +35,12 @@ def hand_over(screen: Screen, folder: Path, old: Release, new: Release) -> int:
         new: The one to update to.
     """
     make_disk(folder)
-    for release in (old, new):
-        words = [str(release.program), *machine_arguments(folder)]
-        script = folder / f"v{release.version}"
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', "utf-8")
-        script.chmod(0o755)
     screen.step(f"Instar {old.version} boots Debian")
-    for line in _HELP.format(old=old.version, new=new.version).splitlines():
+    for line in _HELP.format(old=old.program, new=new.program).splitlines():
         screen.guest(line)
     # Ctrl-C on the terminal is the VM's; it is gone before we are.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    vm = subprocess.Popen([f"./v{old.version}"], cwd=folder)
+    vm = subprocess.Popen([old.program, *machine_arguments(folder)], cwd=folder)
     try:
         return vm.wait()
     finally:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from demo_lib.releases import Release
     from demo_lib.screen import Screen
+    from demo_lib.vm import Message
 
 RAM = "256M"
 DISK = 2 << 20  # bytes
@@ -124,15 +125,13 @@ class Demo:
 
     def _update(self, vm: Vm, number: int, before: Release, after: Release) -> Update:
         """Replace the monitor under the guest and return what the new one says about it."""
-        uri = f"file:{self._folder}/vm.state"
-        self._screen.step(f"update {number}: migrate {uri}, mode cpr-exec, to {after.program}")
+        self._screen.step(
+            f"update {number}: as 'instar update {self._folder}/qmp {after.program}'"
+        )
         pid = vm.pid()
-        command = [str(after.program), *self._arguments, "-incoming", uri]
-        vm.command("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
         vm.forget_events()
-        vm.command("migrate", uri=uri)
-        self._wait_completed(vm)
-        info = vm.command("query-migrate")["x-update"]
+        vm.command("x-update", program=str(after.program))
+        info = self._wait_ended(vm)
         update = Update(
             number=number,
             old_version=info["old-version"],
@@ -150,17 +149,15 @@ class Demo:
             )
         return update
 
-    def _wait_completed(self, vm: Vm) -> None:
-        while True:
-            event = vm.event(["MIGRATION"], UPDATE, "the end of the update")
-            status = event["data"]["status"]
-            if status == "completed":
-                return
-            if status in ("failed", "cancelled"):
-                why = vm.command("query-migrate").get("error-desc", status)
-                raise DemoError(
-                    f"the update failed, the guest goes on under the old version: {why}"
-                )
+    def _wait_ended(self, vm: Vm) -> Message:
+        """Return what is told at the end of an update."""
+        event = vm.event(["UPDATE_COMPLETED", "UPDATE_FAILED"], UPDATE, "the end of the update")
+        info: Message = event["data"]
+        if event["event"] == "UPDATE_FAILED":
+            raise DemoError(
+                f"the update {info['status']}, the guest goes on under the old version: {info.get('reason')}"
+            )
+        return info
 
     def _ask(self, shell: Shell, digest: str) -> Summary:
         """Ask the guest what it knows; what only the end can tell is left 0."""
