@@ -28,6 +28,7 @@ STREAM = "-netdev stream,id=n0,addr.type=unix,addr.path=/s"
         "-netdev tap,id=n0,fds=7:8:getfd-name -device virtio-net-device,netdev=n0,mq=on",
         "-netdev dgram,id=n0,local.type=inet,local.host=::1,local.port=1,remote.type=inet,remote.host=h,remote.port=2",
         "-netdev dgram,id=n0,local.type=fd,local.str=7",
+        "-netdev none,id=n0,queues=2,vnet_hdr=on -device virtio-net-device,netdev=n0,mq=on",
     ],
 )  # fmt: skip
 def test_to_argv_of_networking_parses_to_an_equal_config(line: str) -> None:

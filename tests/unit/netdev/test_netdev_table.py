@@ -254,3 +254,18 @@ def test_descriptor_that_is_no_tap_keeps_the_name_that_the_client_gave_it(option
     assert list(table) == []
     os.close(read)
     os.close(write)
+
+
+def test_specs_name_what_is_there_and_what_a_card_waits_for() -> None:
+    table = Netdevs(Quiet(), Fds(), lambda _name, _data: None)
+    card = Card()
+    card.vnet_hdr, card.queues = True, 2
+    table.plan(NetSpec("none", "n0", {}))
+    table.use("n0", card)
+    table.open()
+    assert list(table) == []
+    (spec,) = table.specs()
+    assert (spec.kind, spec.id) == ("none", "n0")
+    assert (spec.vnet_hdr, spec.queues) == (True, 2)
+    table.plan(spec)
+    assert (table.has_header("n0"), table.queues("n0")) == (True, 2)
