@@ -120,6 +120,11 @@ class Log:
             text = f"{overflow} lines of the pause did not fit into {RING} and are lost"
             self.say("warning", text)
 
+    def take(self) -> list[str]:
+        """Return what is held, without level and program, and forget it."""
+        ring, self._ring = self._ring, []
+        return [line.split(": ", 2)[-1].rstrip() for line in ring]
+
     def _emit(self, line: str) -> None:
         if self._lost:
             notice = f"{PROGRAM}: warning: {self._lost} lines could not be written and are lost\n"
@@ -146,6 +151,7 @@ guest = _log.guest
 limited = _log.limited
 hold = _log.hold
 release = _log.release
+take = _log.take
 
 
 def error(text: str) -> None:

@@ -54,6 +54,11 @@ class Loop:
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.watch(self._wake, readable=self._drain_wake)
 
+    @property
+    def wake_fd(self) -> int:
+        """The loop's own event descriptor, for a filter that lets it be written to."""
+        return self._wake
+
     def watch(
         self, fd: int, *, readable: Callback | None = None, writable: Callback | None = None
     ) -> None:

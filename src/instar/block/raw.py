@@ -335,7 +335,7 @@ class RawBlock:
         request.done(error)
 
 
-def open_block(
+def open_block(  # noqa: PLR0913 - what a disk needs from around it
     spec: BlockSpec,
     fds: FdTable,
     post: Post,
@@ -343,6 +343,7 @@ def open_block(
     post_or_run: Post | None = None,
     inline: bool = False,
     active: bool = True,
+    inert: bool = False,
 ) -> RawBlock:
     """Open and lock the disk of ``spec``, or go on with the descriptor that an update brought.
 
@@ -353,16 +354,19 @@ def open_block(
         post_or_run: Like ``post``, or at once in the calling thread, which is a worker's: for requests that succeeded.
         inline: Do all I/O inside ``submit``: slower, and independent of host timing.
         active: Take the lock now; otherwise :meth:`RawBlock.activate` does.
+        inert: In a rehearsal: the descriptor that an update brought is for reading only; without one, refuse.
 
     Raises:
         ConfigError: it is not a disk, or not the one that the guest uses; nothing is left open.
         HostError: the host refused, or another VM has it; nothing is left open.
     """
     inherited = fds.find(f"block/{spec.id}", 0)
+    if inert and inherited < 0:
+        raise ConfigError(f"disk {spec.id}: the program before has no such disk")
     fd = inherited if inherited >= 0 else _open(spec, fds)
     try:
         if inherited >= 0:
-            _check_same(spec, fd)
+            _check_same(spec, fd, access=not inert)
         size = _measure(spec, fd)
         block = RawBlock(spec, fd, size, fds, post, post_or_run=post_or_run or post, inline=inline)
         if active:
@@ -400,11 +404,11 @@ def _measure(spec: BlockSpec, fd: int) -> int:
     return size - rest
 
 
-def _check_same(spec: BlockSpec, fd: int) -> None:
-    """Refuse a command line that names another disk than the running guest has."""
-    access = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-    if (access == os.O_RDONLY) != spec.read_only:
-        was = "read-only" if access == os.O_RDONLY else "writable"
+def _check_same(spec: BlockSpec, fd: int, *, access: bool) -> None:
+    """Refuse a command line that names another disk than the running guest has, or has it with other ``access``."""
+    mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+    if access and (mode == os.O_RDONLY) != spec.read_only:
+        was = "read-only" if mode == os.O_RDONLY else "writable"
         raise ConfigError(f"disk {spec.id}: the running guest has it {was}, this command line not")
     try:
         there = os.stat(spec.path)

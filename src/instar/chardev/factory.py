@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from instar.chardev.address import InetAddress, UnixAddress
+from instar.chardev.base import FD_OWNER
 from instar.chardev.file import FileChardev
 from instar.chardev.mux import MuxChardev
 from instar.chardev.null import NullChardev
@@ -16,12 +17,15 @@ from instar.errors import ConfigError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Final
 
     from instar.chardev.base import Chardev, FdTable
     from instar.chardev.unix import Address
     from instar.loop import Loop
 
     Options = Mapping[str, object]
+
+_OPENED: Final = ("file", "pipe", "pty")  # kinds that have a descriptor as long as they are
 
 
 def create(  # noqa: PLR0913 - what a device needs from around it
@@ -33,6 +37,7 @@ def create(  # noqa: PLR0913 - what a device needs from around it
     *,
     announce: Callable[[str], object] | None = None,
     resumed: bool = False,
+    inert: bool = False,
 ) -> Chardev:
     """Return the device, over the descriptors of the program before if ``fds`` has some of its id.
 
@@ -47,12 +52,15 @@ def create(  # noqa: PLR0913 - what a device needs from around it
         fds: The table of named descriptors.
         announce: Told that we block until a client connects (``wait``), and the name of a new terminal.
         resumed: There was a program before, which had this device.
+        inert: In a rehearsal: make nothing on the host; what has no descriptor is refused.
 
     Raises:
-        ConfigError: Kind or options are impossible.
+        ConfigError: Kind or options are impossible, or it would have to be made in a rehearsal.
         HostError: The host refused. In both cases nothing is left behind.
     """
-    device = _create(kind, ident, options, loop, fds, resumed=resumed)
+    if inert:
+        _check_descriptor(kind, ident, options, fds)
+    device = _create(kind, ident, options, loop, fds, resumed=resumed, inert=inert)
     tell = announce or _nobody
     if isinstance(device, SocketChardev) and _on(options, "wait") and not device.adopted:
         tell(f"waiting for connection on: {device.filename}")
@@ -60,6 +68,15 @@ def create(  # noqa: PLR0913 - what a device needs from around it
     elif isinstance(device, PtyChardev) and not device.adopted:
         tell(f"char device redirected to {device.path} (label {ident})")
     return MuxChardev(device, loop) if _on(options, "mux") else device
+
+
+def _check_descriptor(kind: str, ident: str, options: Options, fds: FdTable) -> None:
+    """Refuse what would be opened, made or listened on: the program before must have left it."""
+    needed = kind in _OPENED or (kind == "socket" and _on(options, "server"))
+    if needed and not any(entry.name == f"{FD_OWNER}/{ident}" for entry in fds.walk(FD_OWNER)):
+        raise ConfigError(
+            f"chardev {ident}: the program before has no descriptor of it, so it would be made anew"
+        )
 
 
 def front_end(device: Chardev, role: str) -> Chardev:
@@ -72,8 +89,15 @@ def front_end(device: Chardev, role: str) -> Chardev:
     return device.share(role) if isinstance(device, MuxChardev) else device
 
 
-def _create(
-    kind: str, ident: str, options: Options, loop: Loop, fds: FdTable, *, resumed: bool
+def _create(  # noqa: PLR0913 - what a device needs from around it
+    kind: str,
+    ident: str,
+    options: Options,
+    loop: Loop,
+    fds: FdTable,
+    *,
+    resumed: bool,
+    inert: bool,
 ) -> Chardev:
     path = str(options.get("path") or "")
     makers: dict[str, Callable[[], Chardev]] = {
@@ -85,7 +109,9 @@ def _create(
         "pty": lambda: PtyChardev(ident, loop, fds),
         "ringbuf": lambda: RingChardev(ident, _number(options, "size") or DEFAULT_SIZE, loop),
         "socket": lambda: _socket(ident, options, loop, fds, resumed=resumed),
-        "stdio": lambda: StdioChardev(ident, loop, fds, signal=_on(options, "signal")),
+        "stdio": lambda: StdioChardev(
+            ident, loop, fds, signal=_on(options, "signal"), inert=inert
+        ),
     }
     if kind not in makers:
         raise ConfigError(f"chardev {ident}: unknown kind {kind}, allowed are {', '.join(makers)}")

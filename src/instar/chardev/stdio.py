@@ -45,19 +45,22 @@ class StdioChardev(FdChardev):
         loop: The main loop.
         fds: Descriptors of the program before; those of this id are used as they are.
         signal: Ctrl-C and Ctrl-Z of the terminal act on this program, not on the front end.
+        inert: In a rehearsal: what the program before had no descriptor of is left alone.
     """
 
     __slots__ = ("_tty_before", "_unblocked")
     state_class: ClassVar[type[State]] = StdioState
 
-    def __init__(self, ident: str, loop: Loop, fds: FdTable, *, signal: bool) -> None:
+    def __init__(
+        self, ident: str, loop: Loop, fds: FdTable, *, signal: bool, inert: bool = False
+    ) -> None:
         super().__init__(ident, loop)
         self._unblocked: list[int] = []
         self._tty_before: TtyAttributes | None = None
         self._in_fd = fds.take(self.state_id, 0)
         self._out_fd = fds.take(self.state_id, 1)
         self.adopted = self._in_fd >= 0 or self._out_fd >= 0
-        if not self.adopted:
+        if not self.adopted and not inert:
             self._in_fd = self._open(0, os.O_RDONLY)
             self._out_fd = self._open(1, os.O_WRONLY)
             self._make_raw(signal=signal)

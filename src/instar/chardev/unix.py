@@ -276,7 +276,7 @@ class SocketChardev(FdChardev):
     def _connected(self, sock: _socket.socket) -> None:
         _in_use.add(sock)
         sock.settimeout(0)
-        if sock.family != _socket.AF_UNIX and self._nodelay:
+        if sock.family != _socket.AF_UNIX and self._nodelay and not self.adopted:
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         if not self._server:
             self.address.remember(sock)

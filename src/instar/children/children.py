@@ -70,12 +70,14 @@ class Children:
     Args:
         specs: What the command line says.
         loop: The main loop; everything happens in its thread.
+        inert: In a rehearsal: they are another process's children, and nothing is done to them.
     """
 
     state_id = "children"
     state_class: ClassVar[type[State]] = ChildrenState
 
-    def __init__(self, specs: Sequence[ChildSpec], loop: Loop) -> None:
+    def __init__(self, specs: Sequence[ChildSpec], loop: Loop, *, inert: bool = False) -> None:
+        self._inert = inert
         self._loop = loop
         self._children = {spec.name: _Child(spec, ChildState(name=spec.name)) for spec in specs}
         self._closed = False
@@ -133,6 +135,8 @@ class Children:
                 self._children[saved.name] = child
             child.state = saved
             child.known = True
+            if self._inert:
+                continue
             if saved.pid:
                 self._go_on(child)
             elif saved.recent and child.spec.restart == "on-failure":

@@ -37,8 +37,9 @@ from instar.cpu.rv64 import Core, address_of
 from instar.devices.virtio_balloon import VirtioBalloon
 from instar.devices.virtio_blk import VirtioBlk
 from instar.devices.virtio_console import ConsolePort, VirtioConsole
-from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng
+from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng, check_source
 from instar.devices.virtio_vsock import VirtioVsock
+from instar.errors import ConfigError
 from instar.machine.balloon import RamPages
 from instar.machine.bus import Bus
 from instar.machine.clock import MachineClock
@@ -239,6 +240,7 @@ def _make_disks(vm: Vm) -> dict[str, RawBlock]:
             vm.machine.post,
             post_or_run=vm.machine.post_or_run,
             inline=vm.config.icount is not None,
+            inert=vm.inert,
             active=not vm.inert
             and (not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0),
         )
@@ -289,7 +291,7 @@ def _make_virtio(
             vm.machine.balloon.connect(balloon)
             devices[device.slot] = balloon
         elif isinstance(device, VirtioVsockConfig):
-            sockets = UnixVsock(name, device.uds_path, vm.machine, vm.fds)
+            sockets = UnixVsock(name, device.uds_path, vm.machine, vm.fds, inert=vm.inert)
             vm.host_parts.append(sockets)
             devices[device.slot] = VirtioVsock(
                 sockets, guest_cid=device.guest_cid, state_id=f"virtio-vsock/{name}"
@@ -339,6 +341,9 @@ def _error_reporter(machine: Machine, disk: str) -> Callable[[Op, int, Action], 
 
 def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:
     if rng is not None and rng.kind == "random":
+        if vm.inert:  # even opening a FIFO is seen by who writes to it
+            check_source(rng.filename)
+            return SystemEntropy()
         return FileEntropy(rng.filename, vm.loop, vm.machine.when_running)
     return SystemEntropy()
 
@@ -348,6 +353,8 @@ def _make_boot(config: Config, fds: Fds, *, inert: bool) -> BootImages:
     inherited = adopt_images(fds, inert=inert)
     if inherited is not None:
         return inherited
+    if inert and config.machine.aux_ram_share:
+        raise ConfigError("the program before has no boot images that this one could share")
     request = BootRequest(
         kernel=config.kernel,
         initrd=config.initrd,

@@ -33,8 +33,10 @@ def start_children(vm: Vm) -> None:
     specs = [ChildSpec(c.name, c.command, c.restart) for c in vm.config.children]
     if not specs and not vm.resumed:
         return
-    children = Children(specs, vm.loop)
+    children = Children(specs, vm.loop, inert=vm.inert)
     vm.host_parts.append(children)
+    if vm.inert:
+        return
     if vm.resumed:
         vm.loop.call_soon(children.start_new)
     else:
@@ -122,6 +124,7 @@ def _make_device(vm: Vm, space: AddressSpace, config: VhostConfig) -> VhostUserD
         patience_s=CHILD_PATIENCE_S if vm.config.children else 0.0,
         quiet_ms=config.drain_ms,
         reconnect_ms=chardev.reconnect_ms,
+        inert=vm.inert,
     )
     vm.host_parts.insert(0, frontend)
     vm.frontends.append(frontend)

@@ -1,6 +1,7 @@
 """The new program's side of a rehearsal: build the whole machine inert, load it, save it again, tell how it went.
 
-It never runs a main loop, so nothing is read or served; what would open, bind, lock or start asks ``Vm.inert``.
+It never runs a main loop, so nothing is read or served; what would open, bind, lock or start asks ``Vm.inert``; and a
+filter refuses what slipped through.
 
 Source: own; docs/decisions/0008.
 """
@@ -8,13 +9,15 @@ Source: own; docs/decisions/0008.
 from __future__ import annotations
 
 import os
+from stat import S_ISBLK, S_ISREG
 from time import monotonic_ns
 
 from instar import log
 from instar._version import VERSION
 from instar.cli.assembly import assemble
 from instar.cli.options import Config, parse
-from instar.cli.options.compare import differences
+from instar.cli.options.characters import read_chardev
+from instar.cli.options.compare import changes, differences
 from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
 from instar.cpr.own import release
@@ -22,11 +25,37 @@ from instar.cpr.rehearsal import REPORT, tell
 from instar.cpr.versions import readable_versions
 from instar.errors import ConfigError, InstarError
 from instar.loop import Loop
+from instar.migration.again import host_losses
+from instar.sandbox.rehearsal import protect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from instar.cpr.adopted import Adopted
     from instar.cpr.state import Record
+
+
+class _Told:
+    """What becomes the answer."""
+
+    __slots__ = ("complaints", "lost", "notes", "record")
+
+    def __init__(self) -> None:
+        self.record: Record = {"program": VERSION, "release": release()}
+        self.complaints: list[str] = []
+        self.lost: list[str] = []
+        self.notes: list[str] = []
+
+    def answer(self) -> Record:
+        """Return the answer."""
+        return {
+            **self.record,
+            "complaints": self.complaints,
+            "lost": self.lost,
+            "notes": [*self.notes, *log.take()],
+            "reads": {name: list(versions) for name, versions in readable_versions().items()},
+        }
 
 
 def rehearse(words: list[str]) -> int:
@@ -41,56 +70,100 @@ def rehearse(words: list[str]) -> int:
     adopted = adopt_for_rehearsal()
     if adopted is None:
         return 0
+    log.hold()
     pipe = adopted.fds.find(*REPORT)
-    told: Record = {"program": VERSION, "release": release()}
-    complaints: list[str] = []
+    told = _Told()
     try:
-        _try(words, adopted, told, complaints)
+        _try(words, adopted, told)
     except Exception as e:  # whatever it is, the update would end in it
-        complaints.append(str(e) if isinstance(e, InstarError) else f"{type(e).__name__}: {e}")
-    told["complaints"] = complaints
-    told["reads"] = {name: list(versions) for name, versions in readable_versions().items()}
-    tell(pipe, told)
+        told.complaints.append(
+            str(e) if isinstance(e, InstarError) else f"{type(e).__name__}: {e}"
+        )
+    tell(pipe, told.answer())
     os._exit(0)
 
 
-def _try(words: list[str], adopted: Adopted, told: Record, complaints: list[str]) -> None:
+def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     started_ns = adopted.info.get("started-ns")
     if isinstance(started_ns, int):
-        told["begun-ns"] = adopted.started_ns - started_ns
+        told.record["begun-ns"] = adopted.started_ns - started_ns
+    loop = Loop()
+    protected_ns = _protect(adopted, loop, told)
     config = parse(words)
     if not isinstance(config, Config):
         raise ConfigError("the command line asks for a text, not for a machine")
-    complaints += _differences(config, adopted)
-    if complaints:
+    _compare(config, adopted, told)
+    if told.complaints:
         return
-    log.hold()
-    vm = Vm(Loop(), adopted.fds, config, resumed=True, inert=True)
+    vm = Vm(loop, adopted.fds, config, resumed=True, inert=True)
     fatal: list[str] = []
     assemble(vm, announce=log.warning, on_fatal=fatal.append)
     vm.machine.events.hold()
-    vm.migration.restore_host(adopted)
+    vm.migration.restore_host(adopted, told.complaints.append)
     vm.netdevs.open()
     vm.migration.expect_incoming(adopted)
     built_ns = monotonic_ns()
-    told["build-ns"] = built_ns - adopted.started_ns
-    vm.migration.rehearse_incoming()
-    told["load-ns"] = monotonic_ns() - built_ns
+    told.record["build-ns"] = built_ns - adopted.started_ns - protected_ns
+    tried = vm.migration.rehearse_incoming()
+    told.record["load-ns"] = tried.load_ns
+    told.lost = [
+        *tried.lost,
+        *host_losses(adopted.info.get("host"), vm.things(), adopted.info.get("versions")),
+    ]
+    told.notes += [f"{name} is of a newer version, and is kept" for name in tried.kept]
     for name in ("instar.migration.outgoing", "instar.monitor.monitor"):
         __import__(name)  # what settling needs is tried too
-
-    complaints += [
+    told.complaints += [
         f"descriptor {entry!r} would have no owner"
         for entry in adopted.fds.unclaimed()
         if not entry.name.startswith("cpr/")
     ]
 
 
-def _differences(config: Config, adopted: Adopted) -> list[str]:
-    """Return how this command line differs from the machine that runs, one sentence each."""
+def _protect(adopted: Adopted, loop: Loop, told: _Told) -> int:
+    """Let the kernel refuse what this process must not do; return how long that took, ns."""
+    began = monotonic_ns()
+    told.notes += protect(
+        [entry.fd for entry in adopted.fds.walk() if not _is_file(entry.fd)],
+        writable=[adopted.fds.find(*REPORT), loop.wake_fd],
+    )
+    return monotonic_ns() - began
+
+
+def _is_file(fd: int) -> bool:
+    """Return whether reading takes nothing away from others."""
+    mode = os.fstat(fd).st_mode
+    return S_ISREG(mode) or S_ISBLK(mode)
+
+
+def _compare(config: Config, adopted: Adopted, told: _Told) -> None:
+    """Tell how this command line differs from the machine that runs."""
     if not config.incoming:
-        return ["the command line has no -incoming: the guest would be started anew"]
+        told.complaints.append(
+            "the command line has no -incoming: the guest would be started anew"
+        )
+        return
     words = adopted.info.get("config")
     rows: list[object] = words if isinstance(words, list) else []  # pyright: ignore[reportUnknownVariableType]
     running = parse([str(word) for word in rows])
-    return differences(running, config) if isinstance(running, Config) else []
+    if not isinstance(running, Config):
+        told.complaints.append("the program before did not tell what its machine is")
+        return
+    told.complaints += differences(running, config, _carried(adopted.info.get("host")))
+    told.notes += changes(running, config)
+
+
+def _carried(host: object) -> set[tuple[str, str]]:
+    """Return what was added or removed at run time, as (attribute of Config, id): its state tells, no command line."""
+    records: dict[str, Any] = {item["id"]: item["record"] for item in _rows(host)}
+    chardevs = _rows(records.get("chardevs-added", {}).get("chardevs"))
+    netdevs = records.get("netdevs", {})
+    arguments = [str(row["fields"]["argument"]) for row in chardevs]
+    found = {("chardevs", read_chardev(argument, []).id) for argument in arguments}
+    added = [row for row in _rows(netdevs.get("netdevs")) if row["fields"].get("added")]
+    changed = [*added, *_rows(netdevs.get("removed"))]
+    return found | {("netdevs", str(row["fields"]["id"])) for row in changed}
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - the program before wrote it; what is wrong is a complaint
+    return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]

@@ -101,7 +101,7 @@ class Vm:
         self.host_parts: list[HostPart] = []
         self.disks: dict[str, RawBlock] = {}
         self.frontends: list[Frontend] = []  # of vhost-user, host parts too
-        self.netdevs = Netdevs(loop, fds, self._emit)
+        self.netdevs = Netdevs(loop, fds, self._emit, inert=inert)
         self.network = Network(self.netdevs)
         self.throttles: Throttles
         self.disk_limiter: DiskLimiter
@@ -134,6 +134,7 @@ class Vm:
             self.fds,
             announce=announce,
             resumed=self.resumed,
+            inert=self.inert,
         )
 
     def _parts_of_chardevs(self) -> list[Chardev]:

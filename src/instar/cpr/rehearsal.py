@@ -35,6 +35,7 @@ _MAX_REPORT: Final = 1 << 22  # bytes
 _SIGKILL: Final = 9
 _MAX_RELEASE: Final = 4200  # characters: a path and a time
 _LAST_LINES: Final = 3
+_SHOWN: Final = 8  # of what would be lost
 _STREAMS: Final = (1, 2)
 _NS: Final = 1_000_000_000
 
@@ -47,12 +48,13 @@ class Answer:
         release: What tells two builds of one version apart.
         complaints: Why it could not take over; sentences.
         notes: What people should know; sentences.
+        lost: Fields of states that would not come through, as ``"plic.pending[3]"``.
         reads: State name -> (oldest, newest) version that it reads.
         begun_ns, build_ns, load_ns: From exec to its first own step, making the machine, loading it.
     """
 
     __slots__ = (
-        "begun_ns", "build_ns", "complaints", "load_ns", "notes", "program", "reads", "release"
+        "begun_ns", "build_ns", "complaints", "load_ns", "lost", "notes", "program", "reads", "release"
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -60,8 +62,36 @@ class Answer:
         self.release = ""
         self.complaints: list[str] = []
         self.notes: list[str] = []
+        self.lost: list[str] = []
         self.reads: dict[str, tuple[int, int]] = {}
         self.begun_ns = self.build_ns = self.load_ns = 0
+
+    @property
+    def pause_ns(self) -> int:
+        """How long a guest would wait for it: from exec to the machine's state loaded."""
+        return self.begun_ns + self.build_ns + self.load_ns
+
+    @property
+    def verdict(self) -> list[str]:
+        """Why the update is refused: complaints, and what would be lost."""
+        rest = len(self.lost) - _SHOWN
+        shown = [*self.lost[:_SHOWN], *([f"{rest} more"] if rest > 0 else [])]
+        lost = [f"it would lose {', '.join(shown)}"] if shown else []
+        return [*self.complaints, *lost]
+
+    def to_record(self) -> Record:
+        """Return plain values for reports."""
+        return {
+            "program": self.program,
+            "release": self.release,
+            "complaints": list(self.complaints),
+            "notes": list(self.notes),
+            "lost": list(self.lost),
+            "reads": {name: list(versions) for name, versions in self.reads.items()},
+            "begun-us": self.begun_ns // 1000,
+            "build-us": self.build_ns // 1000,
+            "load-us": self.load_ns // 1000,
+        }
 
 
 class Child:
@@ -164,7 +194,7 @@ class Child:
         if late_ns:
             answer.complaints = [f"it did not answer within {late_ns / _NS:g} s"]
         elif not self._data:
-            answer.complaints = [self._last_words()]
+            answer.complaints = [last_words(os.pread(self._said, 1 << 16, 0))]
         else:
             try:
                 answer = answer_of(self._data)
@@ -186,14 +216,15 @@ class Child:
             with contextlib.suppress(ChildProcessError):  # this program ignores SIGCHLD
                 os.waitpid(pid, 0)
 
-    def _last_words(self) -> str:
-        """Return what a child that did not answer wrote to its standard streams."""
-        text = os.pread(self._said, 1 << 16, 0).decode(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if not lines:
-            return "it ended without an answer: it is not a version of this program"
-        told = [line.partition(": error: ")[2] for line in lines if ": error: " in line]
-        return "; ".join(told or lines[-_LAST_LINES:])[:1000]
+
+def last_words(said: bytes) -> str:
+    """Return why a child did not answer, by what it wrote to its standard streams."""
+    text = said.decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "it ended without an answer: it is not a version of this program"
+    told = [line.partition(": error: ")[2] for line in lines if ": error: " in line]
+    return "; ".join(told or lines[-_LAST_LINES:])[:1000]
 
 
 def judge(answer: Answer, program: str, after: str) -> None:
@@ -207,9 +238,10 @@ def judge(answer: Answer, program: str, after: str) -> None:
     Raises:
         UpdateRefusedError: With all that it said.
     """
-    if answer.complaints:
-        error = UpdateRefusedError(f"rehearsal of {program}: {answer.complaints[0]}; {after}")
-        for text in answer.complaints[1:]:
+    verdict = answer.verdict
+    if verdict:
+        error = UpdateRefusedError(f"rehearsal of {program}: {verdict[0]}; {after}")
+        for text in verdict[1:]:
             error.add_note(text)
         raise error
 
@@ -253,6 +285,7 @@ def answer_of(data: bytes) -> Answer:
     answer.release = str(fields.get("release", ""))[:_MAX_RELEASE]
     answer.complaints = _sentences(fields.get("complaints"))
     answer.notes = _sentences(fields.get("notes"))
+    answer.lost = _sentences(fields.get("lost"))
     for name in ("begun_ns", "build_ns", "load_ns"):
         value = fields.get(name.replace("_", "-"))
         if isinstance(value, int):

@@ -196,11 +196,11 @@ class Handover:
         answer = self._answer
         if answer is None:
             return
-        predicted_ns = self.save_ns + answer.begun_ns + answer.build_ns + answer.load_ns
+        predicted_ns = self.save_ns + answer.pause_ns
         report = self._report
         report.new_version = answer.program
-        report.notes, report.complaints = answer.notes, answer.complaints
-        if not answer.complaints:
+        report.notes, report.complaints = answer.notes, answer.verdict
+        if not report.complaints:
             report.predicted_ns = predicted_ns
         judge(answer, self._command[0], _KEPT)
         self.versions = versions_for(answer.reads)
@@ -282,15 +282,17 @@ class Handover:
             go_on()
 
         migration = self._migration
-        rehearsal = Rehearsal(migration.machine.loop, target, argv, answered)
+        limit_ns = 2 * migration.settings.timeout_ms * 1_000_000  # more than an update may take
+        rehearsal = Rehearsal(migration.machine.loop, target, argv, limit_ns, answered)
         try:
             fds.save(*MAIN_FD, memfd, kind="memfd", owner="migration")
             migration.host.save_fds(fds)
             host_state = host_records(
-                [migration.settings, *migration.host.things()], fds, self.versions
+                [migration.settings, *migration.host.things()], fds, self.versions, peek=True
             )
             info: Record = {
                 "host": host_state,
+                "versions": dict(self.versions),
                 "nonce": self.nonce,
                 "config": list(self._known_words()),
             }

@@ -10,9 +10,7 @@ from time import monotonic_ns
 
 from instar import log, signals
 from instar._version import VERSION
-from instar.cpr import state as states
 from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverError
-from instar.cpr.fds import Fds
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
 from instar.migration.channels import MAIN_FD, open_file
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from instar.cpr.adopted import Adopted
     from instar.machine.runstate import RunState
+    from instar.migration.again import Tried
     from instar.migration.channels import Address
     from instar.migration.migration import Migration
     from instar.migration.sections import Loaded
@@ -127,18 +126,19 @@ class Incoming:
         """Load RAM, if it is in the stream, then everything else at once; the migration is told how it ended."""
         self._guarded(self._begin if self._reader.manifest.bulk else self._finish)
 
-    def rehearse(self) -> None:
+    def rehearse(self) -> Tried:
         """Apply everything and save it again, in a machine that never runs.
 
         Raises:
             StateError: What was loaded cannot be saved.
         """
-        if self._loaded is not None:
-            with self._machine.lock:
-                self._loaded.apply()
-                for thing in self._machine.stateful:
-                    states.save(thing.save_state(), fds=Fds(), owner=thing.state_id)
+        from instar.migration.again import try_again  # noqa: PLC0415 - nobody resumes into this
+
+        assert self._loaded is not None
+        with self._machine.lock:
+            tried = try_again(self._loaded, self._reader, self._machine.stateful)
         os.close(self._fd)
+        return tried
 
     def _guarded(self, work: Callable[[], object]) -> None:
         """Do a part of the loading; whatever goes wrong in it, the machine is half loaded."""

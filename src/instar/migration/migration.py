@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from instar.cpr.fds import Fds
     from instar.cpr.own import OwnProgram
     from instar.machine.machine import Machine
+    from instar.migration.again import Tried
     from instar.migration.arrival import Arrival
     from instar.migration.outgoing import Outgoing
     from instar.migration.report import Report
@@ -319,12 +320,13 @@ class Migration:
 
     # In
 
-    def restore_host(self, adopted: Adopted) -> None:
-        """Let connections, monitors and settings go on where the program before left them."""
+    def restore_host(self, adopted: Adopted, lost: Callable[[str], object] = log.warning) -> None:
+        """Let connections, monitors and settings go on where they were left; ``lost`` hears what cannot."""
         load_host(
             adopted.info.get("host"),
             lambda: [self.settings, *self.host.things()],
             adopted.fds,
+            lost,
         )
 
     def expect_incoming(self, adopted: Adopted | None, arrival: Arrival | None = None) -> None:
@@ -388,7 +390,7 @@ class Migration:
         arrival.listen(main, arrived)
         self._waiting = False
 
-    def rehearse_incoming(self) -> None:
+    def rehearse_incoming(self) -> Tried:
         """Load the machine from what was handed over and save it again; nothing runs, and nobody is told.
 
         Raises:
@@ -396,7 +398,7 @@ class Migration:
         """
         incoming = Incoming(self, Address(""), self._adopted)
         incoming.check()
-        incoming.rehearse()
+        return incoming.rehearse()
 
     def incoming_failed(self, error: Exception) -> None:
         """End with the machine half loaded: it never ran here and must not."""

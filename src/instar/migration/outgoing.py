@@ -386,21 +386,22 @@ class Outgoing:
 
     def _copy_of_state(self) -> tuple[Fds, int]:
         """Return a table and a memfd with all state, taken between two instructions of the running guest."""
-        fds = self._migration.fds.copy()
         memfd = os.memfd_create("instar-rehearsal", os.MFD_CLOEXEC)
         writer = Writer(
             memfd, program=VERSION, mode=self._mode, info={"nonce": self._handover.nonce}
         )
 
-        def save() -> None:
+        def save() -> Fds:
             with self._machine.lock:
                 self._machine.note_runstate()
+                fds = self._migration.fds.copy()
                 things = [self._migration.ram_box, *self._machine.stateful]
-                write_sections(writer, things, fds, self._handover.versions)
+                write_sections(writer, things, fds, self._handover.versions, peek=True)
+                return fds
 
         began = monotonic_ns()
         try:
-            self._machine.vcpus.parked(save)
+            fds = self._machine.vcpus.parked(save)
             writer.finish()
         except BaseException:
             os.close(memfd)

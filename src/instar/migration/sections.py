@@ -91,6 +91,8 @@ def write_sections(
     things: Iterable[Stateful],
     fds: Fds,
     versions: Mapping[str, int] | None = None,
+    *,
+    peek: bool = False,
 ) -> None:
     """Add every object's state to ``writer``; descriptors among the state go to ``fds``.
 
@@ -100,6 +102,7 @@ def write_sections(
         fds: The table of the update.
         versions: By state name, the version that the reader understands (:mod:`instar.cpr.versions`), also of states
             inside others; what is missing is written in the current one.
+        peek: The machine goes on: the copy is for a rehearsal.
 
     Raises:
         StateTooNewError, StateTooOldError: this program does not write a version that is wanted; the objects are as
@@ -113,7 +116,7 @@ def write_sections(
         cls = thing.state_class
         version = _writable(thing, wanted)
         inner = states.inner(cls, version)
-        record = _record(thing, fds, wanted)
+        record = _record(thing, fds, wanted, peek=peek)
         inside = {name: wanted.get(name, one.state_version) for name, one in inner.items()}
         writer.add(thing.state_id, cls.state_name, version, record, inside)
 
@@ -144,17 +147,25 @@ def _range(cls: type[State]) -> str:
     return f"v{cls.state_oldest} to v{cls.state_version}"
 
 
-def _record(thing: Stateful, fds: Fds, versions: Mapping[str, int]) -> states.Record:
+def _record(
+    thing: Stateful, fds: Fds, versions: Mapping[str, int], *, peek: bool
+) -> states.Record:
     """Return the thing's state as a record, with what came along for versions to come."""
-    live = thing.save_state()
+    live = _live(thing, peek=peek)
     version = versions.get(live.state_name, live.state_version)
     record = states.save(live, version, fds=fds, owner=thing.state_id, versions=versions)
-    if versions:
+    if versions and not peek:
         for lost in _losses(thing, live, versions):
             log.warning(f"{lost} is not known to the reader and does not go on")
     if id(thing) in _kept:
         _add_kept(thing, live, record)
     return record
+
+
+def _live(thing: Stateful, *, peek: bool) -> State:
+    """Return its state; some things have one only while the machine stands still, and another way for a rehearsal."""
+    look: Any = getattr(thing, "peek_state", None) if peek else None
+    return thing.save_state() if look is None else look()
 
 
 def losses_of(things: Iterable[Stateful], versions: Mapping[str, int]) -> list[str]:
@@ -166,7 +177,7 @@ def losses_of(things: Iterable[Stateful], versions: Mapping[str, int]) -> list[s
     found: list[str] = []
     for thing in things:
         _writable(thing, versions)
-        found += _losses(thing, thing.save_state(), versions)
+        found += _losses(thing, _live(thing, peek=True), versions)
     return found
 
 
@@ -221,9 +232,17 @@ class Loaded:
 
     def apply(self) -> None:
         """Hand every object its state, then let each recompute its outputs."""
+        self.hand_over()
+        self.go_on()
+
+    def hand_over(self) -> None:
+        """Do the first half of :meth:`apply`."""
         for thing, loaded in self._pairs:
             _keep(thing, loaded)  # before the object changes what it is given
             thing.load_state(loaded)
+
+    def go_on(self) -> None:
+        """Do the second half of :meth:`apply`."""
         for thing, _ in self._pairs:
             post_load: Any = getattr(thing, "post_load", None)
             if post_load is not None:
@@ -295,7 +314,11 @@ def read_sections(reader: Reader, things: Sequence[Stateful], fds: Fds | None) -
 
 
 def host_records(
-    things: Iterable[Stateful], fds: Fds, versions: Mapping[str, int] | None = None
+    things: Iterable[Stateful],
+    fds: Fds,
+    versions: Mapping[str, int] | None = None,
+    *,
+    peek: bool = False,
 ) -> list[object]:
     """Return the state of the host's side (connections, monitors), which goes with the descriptors, not with the guest.
 
@@ -306,17 +329,23 @@ def host_records(
     wanted = versions or {}
     for thing in things:
         version = _writable(thing, wanted)
-        record = _record(thing, fds, wanted)
+        record = _record(thing, fds, wanted, peek=peek)
         name = thing.state_class.state_name
         records.append({"id": thing.state_id, "state": name, "version": version, "record": record})
     return records
 
 
-def load_host(records: object, things: Callable[[], Iterable[Stateful]], fds: Fds) -> None:
+def load_host(
+    records: object,
+    things: Callable[[], Iterable[Stateful]],
+    fds: Fds,
+    lost: Callable[[str], object] = log.warning,
+) -> None:
     """Hand ``things`` what :func:`host_records` collected.
 
     The guest does not know these things: one that is not on this command line is left, with a warning, and so is one
-    whose state this version does not understand. Loading one may make others, whose state follows.
+    whose state this version does not understand. Loading one may make others, whose state follows. ``lost`` is told of
+    each in a sentence.
     """
     items: list[object] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
     for item in items:
@@ -324,19 +353,25 @@ def load_host(records: object, things: Callable[[], Iterable[Stateful]], fds: Fd
         ident, version, record = (fields.get(key) for key in ("id", "version", "record"))
         if isinstance(ident, str) and isinstance(version, int) and isinstance(record, dict):
             thing = next((thing for thing in things() if thing.state_id == ident), None)
-            _load_one(thing, ident, fields, fds)
+            _load_one(thing, ident, fields, fds, lost)
         else:
-            log.warning("a state of the host's side is not understood; it is left")
+            lost("a state of the host's side is not understood; it is left")
 
 
-def _load_one(thing: Stateful | None, ident: str, fields: Any, fds: Fds) -> None:  # noqa: ANN401 - checked by the caller
+def _load_one(
+    thing: Stateful | None,
+    ident: str,
+    fields: Any,  # noqa: ANN401 - checked by the caller
+    fds: Fds,
+    lost: Callable[[str], object],
+) -> None:
     if thing is None or thing.state_class.state_name != fields.get("state"):
-        log.warning(f"{ident}: not on this command line, its state is left")
+        lost(f"{ident}: not on this command line, its state is left")
         return
     try:
         loaded = states.load(thing.state_class, fields["version"], fields["record"], fds=fds)
     except StateError as e:
-        log.warning(f"{ident}: {e}; it starts anew")
+        lost(f"{ident}: {e}; it starts anew")
         return
     _keep(thing, loaded)
     thing.load_state(loaded)

@@ -6,6 +6,7 @@ import os
 from struct import Struct
 
 from instar import log
+from instar.errors import ConfigError
 from instar.netdev.state import NetdevState
 
 TYPE_CHECKING = False
@@ -72,12 +73,13 @@ class NetBackend:
         connected: Somebody is at the other end. Without that, frames are dropped, as without a cable.
         dropped: Frames that were not sent: the host refused them.
         resumed: The program before had it; what has no descriptor then was without one. Set before ``open``.
+        inert: This is a rehearsal: nothing is made, and the host is told nothing. Set before ``open``.
         patience_s: How long ``open`` may wait for a server that is just starting.
     """
 
     __slots__ = (
         "_emit", "_fd", "_front", "_input", "_loop", "_unsent", "_waiting", "_watched", "connected", "dropped",
-        "patience_s", "resumed", "spec",
+        "inert", "patience_s", "resumed", "spec",
     )  # fmt: skip
     kind: ClassVar[str] = ""
 
@@ -86,6 +88,7 @@ class NetBackend:
         self.connected = True
         self.dropped = 0
         self.resumed = False
+        self.inert = False
         self.patience_s = 0.0
         self._loop = loop
         self._emit = emit
@@ -266,6 +269,13 @@ class NetBackend:
         if self._fd >= 0:
             self._loop.unwatch(self._fd)
         self._watched = (-1, False, False)
+
+    def _make_nothing(self) -> None:
+        """Refuse to make a descriptor in a rehearsal: the program before must have left it."""
+        if self.inert:
+            raise ConfigError(
+                f"netdev {self.id}: the program before has no descriptor of it, so it would be made anew"
+            )
 
     def _name(self, fds: FdTable, index: int, fd: int) -> None:
         fds.delete(self.name, index)

@@ -55,6 +55,8 @@ class DgramNet(NetBackend):
         if spec.text("remote.type"):
             _, self._remote = sockets.addresses(spec, "remote")[0]
         self._fd = fds.take(self.name, 0)
+        if self._fd < 0:
+            self._make_nothing()
         if self._fd < 0 and spec.text("local.type") == "fd":
             self._fd = sockets.given_socket(spec, spec.text("local.str"), fds)
         elif self._fd < 0:

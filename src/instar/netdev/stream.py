@@ -75,8 +75,10 @@ class StreamNet(NetBackend):
         elif self._reconnect_ns:
             self._timer = self._loop.call_later(0, self._try_now)
         elif not self.resumed and spec.text("addr.type") == "fd":
+            self._make_nothing()
             self._connected(sockets.given_socket(spec, spec.text("addr.str"), fds))
         elif not self.resumed:
+            self._make_nothing()
             self._connected(sockets.connect(spec, self.patience_s))
         self._watch_listener()
 
@@ -175,6 +177,7 @@ class StreamNet(NetBackend):
 
     def _listen(self) -> None:
         if self._listener < 0:
+            self._make_nothing()
             self._listener = sockets.bind(self.spec, "addr")
             self._inode = identity(self.spec.text("addr.path"))
 

@@ -49,12 +49,14 @@ class Netdevs:
         loop: The main loop; everything happens in its thread.
         fds: Named descriptors that cross an update.
         emit: Tells QMP events.
+        inert: This is a rehearsal: back ends that have no descriptor are refused.
     """
 
     state_id = "netdevs"
     state_class: ClassVar[type[State]] = NetdevsState
 
-    def __init__(self, loop: Loop, fds: FdTable, emit: Emit) -> None:
+    def __init__(self, loop: Loop, fds: FdTable, emit: Emit, *, inert: bool = False) -> None:
+        self._inert = inert
         self._loop = loop
         self._fds = fds
         self._emit = emit
@@ -203,6 +205,7 @@ class Netdevs:
             raise ConfigError(f"netdev {spec.id}: unknown kind {spec.kind}")
         backend = KINDS[spec.kind](spec, self._loop, self._emit)
         backend.resumed = spec.id in self._arrived
+        backend.inert = self._inert
         backend.patience_s = patience_s
         backend.open(self._fds)
         if not backend.resumed:

@@ -170,6 +170,8 @@ class TapQueue(NetBackend):
             raise ConfigError(
                 f"netdev {self.id}: interface {self._ifname} has one queue; make it with multi_queue"
             )
+        if self.inert:  # the program before has told the kernel
+            return
         if has:
             ioctl(fd, _TUNSETVNETHDRSZ, _INT.pack(HEADER))
             ioctl(fd, _TUNSETVNETLE, _INT.pack(1))
@@ -210,6 +212,7 @@ class TapNet(TapQueue):
         made: list[int] = []
         try:
             for index, queue in enumerate([self, *self._more]):
+                queue.inert = self.inert
                 queue.resumed = self.resumed
                 fd = self._descriptor(fds, index, made)
                 if fd < 0:
@@ -275,6 +278,8 @@ class TapNet(TapQueue):
         if self.resumed:
             return fd
         given = [text for text in (spec.text("fds") or spec.text("fd")).split(":") if text]
+        if fd < 0:
+            self._make_nothing()
         if fd < 0 and given:
             if given[index] in given[:index]:
                 raise ConfigError(f"netdev {spec.id}: descriptor {given[index]} is given twice")

@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from instar.memory.backend import RamBlock
 
 QUIET_MS: Final = 10_000  # how long a stop waits for the back end to finish its work
-_CONNECTION, _REQUESTS = (
-    0,
-    3,
-)  # ids of named descriptors; 1 and 2 are the rings' and the list of requests
 
 
 class Frontend:
@@ -54,6 +50,7 @@ class Frontend:
         patience_s: How long to wait for somebody to listen.
         quiet_ms: How long a stop waits for the back end to finish its work.
         reconnect_ms: A back end that hangs up is looked for again after so long; 0: its device needs a reset.
+        inert: In a rehearsal: the back end hears nothing, and its memory is only looked at.
 
     Attributes:
         inherited: There was a program before, whose state is to come.
@@ -64,9 +61,9 @@ class Frontend:
     """
 
     __slots__ = (
-        "_awaited", "_call", "_changed", "_count", "_fresh", "_gone", "_inflight", "_kicks", "_link", "_lock", "_loop",
-        "_map", "_news", "_plans", "_quiet_ms", "_reconnect_ms", "_running", "_served", "_shared", "_started", "bases",
-        "driver_features", "id", "inherited", "rings", "state_id",
+        "_awaited", "_call", "_changed", "_count", "_fresh", "_gone", "_inert", "_inflight", "_kicks", "_link", "_lock",
+        "_loop", "_map", "_news", "_plans", "_quiet_ms", "_reconnect_ms", "_running", "_served", "_shared", "_started",
+        "bases", "driver_features", "id", "inherited", "rings", "state_id",
     )  # fmt: skip
     state_class: ClassVar[type[State]] = FrontendState
 
@@ -84,6 +81,7 @@ class Frontend:
         patience_s: float = 0.0,
         quiet_ms: int = QUIET_MS,
         reconnect_ms: int = 0,
+        inert: bool = False,
     ) -> None:
         self.id = ident
         self.state_id = f"vhost-user/{ident}"
@@ -92,6 +90,7 @@ class Frontend:
         self._lock = lock
         self._running = running
         self.driver_features = 0
+        self._inert = inert
         self._quiet_ms = quiet_ms
         self._reconnect_ms = reconnect_ms
         self._served: Callable[[], object] = _nothing
@@ -105,9 +104,9 @@ class Frontend:
         self._news = False  # its configuration space changed and the device does not know
         self._inflight = Inflight(self.state_id, fds)
         self.bases: list[int] = [0] * count
-        memory.share(ident, ram)
+        memory.share(ident, ram, inert=inert)
         self.inherited = fds.find(self.state_id, memory.RINGS) >= 0
-        self._map = memory.map_rings(fds, self.state_id, count * BYTES)
+        self._map = memory.map_rings(fds, self.state_id, count * BYTES, inert=inert)
         whole = memoryview(self._map)
         self.rings = [Ring(whole[n * BYTES : (n + 1) * BYTES]) for n in range(count)]
         self._call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -158,7 +157,7 @@ class Frontend:
 
     def reconnect(self) -> None:
         """Connect again if the back end is gone; it stays gone if nobody listens."""
-        if self._link.connection is None:
+        if self._link.connection is None and not self._inert:
             try:
                 self._connect(0.0)
             except (HostError, p.BackendError) as e:
@@ -258,8 +257,6 @@ class Frontend:
             return False
         return True
 
-    # ------------------------------------------------------------------- configuration space
-
     def read_config(self, size: int) -> bytes:
         """Return the first bytes of the device's configuration space.
 
@@ -289,8 +286,6 @@ class Frontend:
         if self._link.protocol & p.P_CONFIG:
             request = p.CONFIG.pack(offset, len(data), 0) + data
             self._attempt(lambda connection: connection.send(p.SET_CONFIG, request))
-
-    # ------------------------------------------------------------------- rings
 
     def begin(self, features: int, plans: Sequence[Plan]) -> None:
         """Start empty rings, offering the heads that are in flight (again); at once if the machine runs."""
@@ -450,6 +445,10 @@ class Frontend:
         """
         if self._started:
             raise HostError(f"{self.state_id}: {self._unfinished()}, so the rings cannot be moved")
+        return self.peek_state()
+
+    def peek_state(self) -> FrontendState:
+        """Return what :meth:`save_state` would, also while the rings run; then it is good for a rehearsal only."""
         rings = [
             RingState(size=ring.size, offered=ring.offered, taken=ring.taken, base=base)
             for ring, base in zip(self.rings, self.bases, strict=True)

@@ -23,8 +23,8 @@ RINGS: Final = 1  # id of the rings' named descriptor
 _SHRINK_AND_GROW: Final = 0x0002 | 0x0004  # F_SEAL_*: a back end must not cut memory off under us
 
 
-def share(ident: str, ram: Sequence[tuple[int, RamBlock]]) -> None:
-    """Refuse RAM that the back end cannot see, and let nobody cut off what it can.
+def share(ident: str, ram: Sequence[tuple[int, RamBlock]], *, inert: bool = False) -> None:
+    """Refuse RAM that the back end cannot see, and let nobody cut off what it can (in a rehearsal: that is done).
 
     Raises:
         ConfigError: a block is private.
@@ -34,21 +34,29 @@ def share(ident: str, ram: Sequence[tuple[int, RamBlock]]) -> None:
             raise ConfigError(
                 f"chardev {ident}: vhost-user needs shared RAM, and {block.id} is private; nothing was created"
             ).hint("-object memory-backend-memfd,id=ram0,size=... -machine memory-backend=ram0")
+        if inert:
+            continue
         try:
             fcntl.fcntl(block.fd, fcntl.F_ADD_SEALS, _SHRINK_AND_GROW)
         except OSError:  # a file of the user's: it can be truncated by whoever may write it anyway
             continue
 
 
-def map_rings(fds: Fds, name: str, size: int) -> mmap.mmap:
-    """Map the memory of the rings, that of the program before if there was one."""
+def map_rings(fds: Fds, name: str, size: int, *, inert: bool = False) -> mmap.mmap:
+    """Map the memory of the rings, that of the program before if there was one; in a rehearsal a copy of it.
+
+    Raises:
+        ConfigError: In a rehearsal: the program before has none.
+    """
     fd = fds.find(name, RINGS)
+    if inert and fd < 0:
+        raise ConfigError(f"{name}: the program before has no rings, so its back end is a new one")
     if fd < 0:
         fd = os.memfd_create("vhost-user-rings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, size)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SHRINK_AND_GROW)
         fds.resave(name, RINGS, fd, kind="memory", owner=FD_OWNER)
-    return mmap.mmap(fd, size)
+    return mmap.mmap(fd, size, mmap.MAP_PRIVATE if inert else mmap.MAP_SHARED)
 
 
 def table(ram: Sequence[tuple[int, RamBlock]], rings: int, size: int) -> tuple[bytes, list[int]]:

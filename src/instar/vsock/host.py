@@ -69,9 +69,10 @@ class UnixVsock:
         path: Of the socket that programs of the host connect to; a stale one is removed.
         machine: Its loop and lock.
         fds: Descriptors of the program before; those of this name are used as they are.
+        inert: In a rehearsal: make nothing.
 
     Raises:
-        ConfigError: the path differs from the one of the program before.
+        ConfigError: the path differs from the one of the program before; or a listener is missing in a rehearsal.
         HostError: the path is in use or the host refused; nothing was created.
     """
 
@@ -81,7 +82,9 @@ class UnixVsock:
     )  # fmt: skip
     state_class: ClassVar[type[State]] = VsockHostState
 
-    def __init__(self, name: str, path: str, machine: Runner, fds: Fds) -> None:
+    def __init__(
+        self, name: str, path: str, machine: Runner, fds: Fds, *, inert: bool = False
+    ) -> None:
         self.state_id = f"vsock/{name}"
         self.path = path
         self._machine = machine
@@ -100,6 +103,10 @@ class UnixVsock:
             if entry.name == self.state_id and entry.ident != _LISTENER:
                 self._streams[entry.ident] = entry.fd
         self._next = max(self._streams, default=0)
+        if self._listener < 0 and inert:
+            raise ConfigError(
+                f"vsock {name}: the program before has no listener, so it would be made anew"
+            )
         if self._listener < 0:
             self._listen()
         elif _bound_path(self._listener) != os.path.abspath(path):

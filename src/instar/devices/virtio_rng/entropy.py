@@ -82,10 +82,11 @@ class FileEntropy:
         except OSError as e:
             reason = os.strerror(e.errno or errno.EIO)
             raise HostError(f"rng-random: could not open {filename}: {reason}") from e
-        mode = os.fstat(self._fd).st_mode
-        if not stat.S_ISCHR(mode) and not stat.S_ISFIFO(mode):
+        try:
+            _check_kind(filename, os.fstat(self._fd))
+        except ConfigError:
             os.close(self._fd)
-            raise ConfigError(f"rng-random: {filename} is neither a character device nor a FIFO")
+            raise
 
     def read(self, count: int) -> bytes:
         """Return what there is, at most ``count`` bytes.
@@ -124,3 +125,25 @@ class FileEntropy:
         callback, self._waiting = self._waiting, None
         if callback is not None:
             self._when_running(callback)
+
+
+def check_source(filename: str) -> None:
+    """Look whether :class:`FileEntropy` could read ``filename``, without opening it.
+
+    Raises:
+        ConfigError: it is neither a character device nor a FIFO.
+        HostError: it is not there, or not readable.
+    """
+    try:
+        found = os.stat(filename)
+        if not os.access(filename, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as e:
+        reason = os.strerror(e.errno or errno.EIO)
+        raise HostError(f"rng-random: could not open {filename}: {reason}") from e
+    _check_kind(filename, found)
+
+
+def _check_kind(filename: str, found: os.stat_result) -> None:
+    if not stat.S_ISCHR(found.st_mode) and not stat.S_ISFIFO(found.st_mode):
+        raise ConfigError(f"rng-random: {filename} is neither a character device nor a FIFO")
