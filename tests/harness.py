@@ -230,11 +230,16 @@ class Vm:
         return uri
 
     def update(self, **options) -> dict:
-        """Update and return query-migrate of the new program."""
+        """Update and return query-migrate of the new program; QmpError says why it was refused."""
         uri = self.prepare_update(**options)
         self.qmp.command("migrate", uri=uri)
-        self.qmp.wait_event("MIGRATION", status="completed")
-        return self.qmp.command("query-migrate")
+        ends = ("completed", "failed", "cancelled")
+        while self.qmp.wait_event("MIGRATION")["data"]["status"] not in ends:
+            continue
+        info = self.qmp.command("query-migrate")
+        if info["status"] != "completed":
+            raise QmpError(f"{info['status']}: {info.get('error-desc', '')}")
+        return info
 
     def guest_memory(self, gpa: int, length: int) -> bytes:
         """Read guest RAM from outside, through the descriptor of its memfd."""

@@ -61,10 +61,12 @@ class World:
             "-object", f"rng-random,id=r0,filename={f}/noise", "-device", "virtio-rng-device,rng=r0",
             "-device", "virtio-balloon-device",
             "-device", f"virtio-vsock-device,guest-cid=5,uds-path={f}/vsock",
-            "-netdev", f"stream,id=n0,server=on,addr.type=unix,addr.path={f}/stream", "-device", "virtio-net-device,netdev=n0",
+            "-netdev", f"stream,id=n0,server=on,addr.type=unix,addr.path={f}/stream",
+            "-device", "virtio-net-device,netdev=n0",
             "-netdev",
             f"dgram,id=n1,local.type=unix,local.path={f}/dgram,remote.type=unix,remote.path={f}/dgram.remote",
-            "-chardev", f"file,id=log,path={f}/log", "-chardev", "pty,id=term", "-chardev", f"pipe,id=pipe,path={f}/fifo",
+            "-chardev", f"file,id=log,path={f}/log", "-chardev", "pty,id=term",
+            "-chardev", f"pipe,id=pipe,path={f}/fifo",
             "-chardev", "ringbuf,id=ring", "-chardev", f"socket,id=port,path={f}/port,server=on,wait=off",
             "-device", "virtio-serial-device",
             "-device", "virtconsole,chardev=term", "-device", "virtserialport,chardev=port,name=port",
@@ -126,12 +128,14 @@ def outside(vm: Vm, world: World) -> dict[str, object]:
         if (info := path.lstat())
     }
     ram = vm.guest_memory(0x8000_0000, 64 * MIB)
+    images = [world.path(name) for name in ("disk", "shared", "empty")]
+    locks = [line.split(":", 1)[1] for line in Path("/proc/locks").read_text().splitlines()]
     descriptors = Path(f"/proc/{vm.process.pid}/fdinfo")
     return {
         "files": files,
         "ram": hashlib.sha256(ram).hexdigest(),
-        "disks": [hashlib.sha256(world.path(n).read_bytes()).hexdigest() for n in ("disk", "shared")],
-        "locks": sorted(line.split(":", 1)[1] for line in Path("/proc/locks").read_text().splitlines() if str(vm.process.pid) in line),
+        "disks": [hashlib.sha256(path.read_bytes()).hexdigest() for path in images],
+        "locks": [line for line in locks if any(f":{path.stat().st_ino} " in line for path in images)],
         "terminal": termios.tcgetattr(world.slave),
         "flags": sorted(info.read_text().split("\nmnt_id")[0] for info in descriptors.iterdir()),
         "journal": world.path("journal").read_bytes(),

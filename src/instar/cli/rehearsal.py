@@ -104,12 +104,11 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     vm.migration.expect_incoming(adopted)
     built_ns = monotonic_ns()
     told.record["build-ns"] = built_ns - adopted.started_ns - protected_ns
+    # Before the devices go on: what they then find in the memory of a guest that runs is not in the copy.
+    told.lost += host_losses(adopted.info.get("host"), vm.things(), adopted.info.get("versions"))
     tried = vm.migration.rehearse_incoming()
     told.record["load-ns"] = tried.load_ns
-    told.lost = [
-        *tried.lost,
-        *host_losses(adopted.info.get("host"), vm.things(), adopted.info.get("versions")),
-    ]
+    told.lost += tried.lost
     told.notes += [f"{name} is of a newer version, and is kept" for name in tried.kept]
     for name in ("instar.migration.outgoing", "instar.monitor.monitor"):
         __import__(name)  # what settling needs is tried too

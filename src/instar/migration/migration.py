@@ -320,7 +320,7 @@ class Migration:
 
     # In
 
-    def restore_host(self, adopted: Adopted, lost: Callable[[str], object] = log.warning) -> None:
+    def restore_host(self, adopted: Adopted, lost: Callable[[str], object] | None = None) -> None:
         """Let connections, monitors and settings go on where they were left; ``lost`` hears what cannot."""
         load_host(
             adopted.info.get("host"),

@@ -339,23 +339,24 @@ def load_host(
     records: object,
     things: Callable[[], Iterable[Stateful]],
     fds: Fds,
-    lost: Callable[[str], object] = log.warning,
+    lost: Callable[[str], object] | None = None,
 ) -> None:
     """Hand ``things`` what :func:`host_records` collected.
 
     The guest does not know these things: one that is not on this command line is left, with a warning, and so is one
     whose state this version does not understand. Loading one may make others, whose state follows. ``lost`` is told of
-    each in a sentence.
+    each in a sentence; without it that is a warning.
     """
+    tell = lost or log.warning
     items: list[object] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
     for item in items:
         fields: states.Record = item if isinstance(item, dict) else {}  # pyright: ignore[reportUnknownVariableType]
         ident, version, record = (fields.get(key) for key in ("id", "version", "record"))
         if isinstance(ident, str) and isinstance(version, int) and isinstance(record, dict):
             thing = next((thing for thing in things() if thing.state_id == ident), None)
-            _load_one(thing, ident, fields, fds, lost)
+            _load_one(thing, ident, fields, fds, tell)
         else:
-            lost("a state of the host's side is not understood; it is left")
+            tell("a state of the host's side is not understood; it is left")
 
 
 def _load_one(
