@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE, Vm
+from harness import PATIENCE, QmpError, Vm
 
 
 def until(condition) -> None:
@@ -79,11 +79,15 @@ def test_child_that_ends_is_not_started_again_without_a_policy(ticker, status):
         assert vm.children() == []
 
 
-def test_child_that_the_new_command_line_lacks_is_ended(ticker):
+def test_child_that_the_new_command_line_lacks_refuses_the_update_or_unrehearsed_is_ended(ticker):
     with Vm("-kernel", str(ticker), "-child", "name=a,command=sleep 1000") as vm:
         (child,) = vm.children()
         uri = f"file:{vm.folder}/vm.state"
         at = vm.argv.index("-child")
         command = [*vm.argv[:at], *vm.argv[at + 2 :], "-child", "name=b,command=sleep 1000"]
+        with pytest.raises(QmpError, match="-child a: the command line lacks it"):
+            vm.update(uri=uri, command=[*command, "-incoming", uri])
+        assert vm.children() == [child]
+        vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
         vm.update(uri=uri, command=[*command, "-incoming", uri])
         until(lambda: state_of(child) == "" and len(vm.children()) == 1)
