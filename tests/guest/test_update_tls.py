@@ -140,6 +140,7 @@ def test_update_that_fails_lets_clients_connect_again(ticker: Path, world: Path)
         target.write_text("#!/bin/sh\n")
         target.chmod(0o755)
         uri = vm.prepare_update(command=[str(target), "-incoming", "defer"])
+        vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
         pause = {"capability": "pause-before-switchover", "state": True}
         vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
         vm.qmp.command("migrate", uri=uri)

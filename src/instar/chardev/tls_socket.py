@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.chardev.base import FdTable
+    from instar.chardev.state import SocketState
     from instar.chardev.tls import TlsCredentials
     from instar.chardev.tls_session import TlsSession
     from instar.chardev.unix import Address
@@ -146,6 +147,13 @@ class TlsSocketChardev(SocketChardev):
         self._frozen = False
         self._rewatch()
         self._look_again()
+
+    def peek_state(self) -> SocketState:
+        """Return the state for a rehearsal: as it will be when :meth:`leave` has closed the session."""
+        state = self.save_state()
+        if self._session is not None:
+            state.connected, state.unsent, state.gifts = False, b"", 0
+        return state
 
     def load_state(self, state: State) -> None:
         """Go on with the listener; a client connects again."""
