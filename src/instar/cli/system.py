@@ -168,6 +168,10 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None, arrival: Arrival | N
         keep_confinement(config, adopted)
         vm.migration.restore_host(adopted)
     vm.netdevs.open(CHILD_PATIENCE_S if config.children and adopted is None else 0.0)
+    if config.sandbox.enabled and adopted is None:
+        from instar.cli.sandbox import confine  # noqa: PLC0415 - nobody resumes into this
+
+        confine(config)
     if config.incoming:
         vm.migration.expect_incoming(adopted, arrival)
         if config.incoming != "defer":

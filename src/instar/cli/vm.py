@@ -18,7 +18,7 @@ from instar.netdev import Netdevs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import ClassVar
 
     from instar.block import RawBlock
@@ -222,6 +222,12 @@ class Vm:
         """What updates may execute; none: anything."""
         return self.config.exec_allow
 
+    def confinement(self) -> Mapping[str, object]:
+        """Return what this program and those after it may not do, for monitors."""
+        from instar.cli.confine import confinement  # noqa: PLC0415 - nobody resumes into this
+
+        return confinement(self.config)
+
     def _emit(self, name: str, data: dict[str, object]) -> None:
         self.machine.events.emit(name, data)
 
@@ -250,6 +256,10 @@ class Vm:
             self.migration.after_incoming(
                 lambda: self.migration.settled(_close_unclaimed(adopted.fds))
             )
+            if self.config.sandbox.enabled:
+                from instar.cli.sandbox import check_still_confined  # noqa: PLC0415 - as above
+
+                check_still_confined()
         gc.enable()
 
 

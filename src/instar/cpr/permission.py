@@ -69,7 +69,9 @@ class Permission:
         if "signal" in answer:
             raise _refused(self._target, f"who tries it is killed ({_name(answer['signal'])})")
         if "errno" in answer:
-            raise _refused(self._target, os.strerror(answer["errno"]))
+            raise _refused(self._target, os.strerror(answer["errno"])) from OSError(
+                answer["errno"], os.strerror(answer["errno"])
+            )
 
     def close(self) -> None:
         """End the child, if there still is one, and all that it started; again is fine."""

@@ -84,7 +84,7 @@ class Target:
                 target.close()
                 raise
             return target
-        raise _refused(program, refusal)
+        raise _refused(program, refusal) from OSError(refusal, os.strerror(refusal))
 
     def check(self) -> None:
         """Check the open file again; cheap, for just before the stop.

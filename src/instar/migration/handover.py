@@ -23,6 +23,7 @@ from instar.migration.handcheck import check_unrehearsed
 from instar.migration.pinned import Pinned
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records
+from instar.sandbox.notice import is_confined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -338,6 +339,7 @@ class Handover:
             "pid": os.getpid(),
             "limit-ms": migration.settings.timeout_ms,
             "exec-allow": list(migration.host.exec_allow),
+            "sandbox": is_confined(),
         }
         own = migration.own_program
         if own is not None and migration.settings.way_back:

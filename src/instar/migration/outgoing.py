@@ -24,6 +24,7 @@ from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
+from instar.sandbox.notice import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,7 +141,8 @@ class Outgoing:
                 pass
         except CprError as e:
             self._failed(e)
-            raise _own(e) from None
+            own = _own(e)
+            raise own from own.__cause__  # the engine's wrapping alone is left away
         self._go_on()
 
     def go_on_from_pre_switchover(self) -> None:
@@ -189,7 +191,7 @@ class Outgoing:
 
     def _failed(self, error: Exception) -> None:
         log.release()
-        migration, reason = self._migration, str(_own(error))
+        migration, reason = self._migration, explained(_own(error))
         if not self.report.check:
             if migration.status_machine.in_progress:
                 migration.set_status("failed")

@@ -488,6 +488,10 @@ class Context(Protocol):
         """Sets of descriptors."""
         ...
 
+    def confinement(self) -> Mapping[str, object]:
+        """Return what ``query-sandbox`` shows."""
+        ...
+
     @property
     def loop(self) -> Loop:
         """The main loop."""
@@ -502,6 +506,7 @@ class ClientContext:
         self.migration = program.migration
         self.chardevs = program.chardevs
         self.add_chardev = program.add_chardev
+        self.confinement = program.confinement
         self.remove_chardev = program.remove_chardev
         self.named_fds = program.named_fds
         self.fd_sets = program.fd_sets

@@ -20,6 +20,7 @@ from instar.monitor.command import (
     convert,
 )
 from instar.monitor.registers import named_registers
+from instar.sandbox.notice import explained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +61,7 @@ def execute(context: Context, line: str) -> tuple[str, str]:
         return f"{e}\n", ""
     except (InstarError, CprError) as e:
         hints = "".join(f"{note}\n" for note in getattr(e, "__notes__", ()))
-        return f"Error: {e}\n{hints}", ""
+        return f"Error: {explained(e)}\n{hints}", ""
 
 
 def parse(context: Context, line: str) -> tuple[Command, Mapping[str, object]] | None:

@@ -16,6 +16,7 @@ from instar.monitor.command import QMP_COMMANDS, invoke, wire
 from instar.monitor.jsonstream import JsonSplitter, parse
 from instar.monitor.state import MAX_INPUT, MonitorState
 from instar.monitor.version import PACKAGE, VERSION
+from instar.sandbox.notice import explained
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -166,9 +167,9 @@ def _request(message: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
 def error(exc: BaseException) -> dict[str, str]:
     """Return the error object of a reply."""
     if isinstance(exc, CommandError):
-        return {"class": exc.qmp_class, "desc": str(exc)}
+        return {"class": exc.qmp_class, "desc": explained(exc)}
     if isinstance(exc, InstarError | CprError):
-        return {"class": "GenericError", "desc": str(exc)}
+        return {"class": "GenericError", "desc": explained(exc)}
     last = traceback.extract_tb(exc.__traceback__)[-1]
     where = f"{last.name}, line {last.lineno}"
     return {

@@ -265,6 +265,12 @@ class FakeContext:
         if self.chardevs.pop(ident, None) is None:
             raise CommandError(f"Chardev '{ident[:64]}' not found")
 
+    def confinement(self):
+        return {
+            "enabled": False, "seccomp-filters": 0, "no-new-privileges": False, "landlock-abi": 7,
+            "exec-allow": [], "read": [], "write": [],
+        }  # fmt: skip
+
     def take_gift(self):
         return self.gifts.pop(0) if self.gifts else -1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instar.block.policy import READ_RULES, WRITE_RULES
 from instar.cli.options.config import BOARDS, MAX_CPUS, PANIC_ACTIONS, WATCHDOG_ACTIONS
-from instar.cli.options.confine_entries import EXEC_ALLOW_OPTION
+from instar.cli.options.confine_entries import EXEC_ALLOW_OPTION, SANDBOX_OPTION
 from instar.cli.options.daemon_entries import (
     CHILD_OPTION,
     DRAIN_KEY,
@@ -330,6 +330,7 @@ PROCESS_OPTIONS = (
     ),
     CHILD_OPTION,
     EXEC_ALLOW_OPTION,
+    SANDBOX_OPTION,
     Option("pidfile", "text", "write the process id there", group="Process", metavar="FILE"),
     Option("nodefaults", "none", "no serial port back end and no monitor unless asked for",
         group="Process"),

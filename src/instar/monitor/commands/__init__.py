@@ -16,6 +16,7 @@ from instar.monitor.commands import (
     monitor,
     network,
     replay,
+    sandbox,
     throttle,
 )
 
@@ -32,5 +33,5 @@ WAITS: Final[dict[str, Callable[[Context], str | None]]] = {
 
 __all__ = [
     "WAITS", "balloon", "block", "chardev", "cpu", "fdsets", "machine", "memory", "migration", "monitor", "network",
-    "replay", "throttle",
+    "replay", "sandbox", "throttle",
 ]  # fmt: skip
