@@ -42,7 +42,7 @@ def confinement(config: Config) -> Mapping[str, object]:
     from instar.sandbox.landlock import abi  # noqa: PLC0415 - nobody resumes into this
 
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        rows = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)
+        rows = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     return {
         "enabled": is_confined(),
         "seccomp-filters": int(rows.get("Seccomp_filters", "0")),

@@ -63,7 +63,7 @@ def confine(config: Config) -> None:
 def check_still_confined() -> None:
     """Say so if the program before this one was confined and this one is not: nobody should rely on it."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        rows = dict(line.rstrip("\n").partition(":\t")[::2] for line in file)
+        rows = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
     if rows.get("Seccomp") != "2" or rows.get("NoNewPrivs") != "1":
         log.error(
             "-sandbox on: the program before this one handed over a process that is not confined"

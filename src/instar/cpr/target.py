@@ -192,7 +192,7 @@ def _takes(path: str, head: bytes) -> bool:
             lines = file.read().splitlines()
     except OSError:
         return False
-    rows = dict(line.partition(" ")[::2] for line in lines)
+    rows = {name: value for name, _, value in (line.partition(" ") for line in lines)}
     if "enabled" not in rows or "magic" not in rows:
         return False
     try:
