@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,6 +75,21 @@ class Service:
         folder = f"/proc/{self.pid}/fd"
         found = {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
         return {number: name.removesuffix(" (deleted)") for number, name in found.items()}
+
+    def children(self) -> list[int]:
+        """Return the processes that it has started and that are still there."""
+        return [
+            int(pid)
+            for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        ]
+
+    def wait_for_children(self, count: int) -> list[int]:
+        """Wait until there are so many; returns them."""
+        for _ in range(PATIENCE * 100):
+            if len(found := self.children()) >= count:
+                return found
+            time.sleep(0.01)
+        raise TimeoutError(f"{count} children did not start")
 
     def end(self) -> None:
         """End the process that serves, and wait until it is gone."""

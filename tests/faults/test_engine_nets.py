@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import select
+
 import pytest
 
-from counter_world import EXAMPLE, Load, Service
+from counter_world import EXAMPLE, PATIENCE, Load, Service
 
 SHORT = ("engine.update(sys.argv)", "engine.update(sys.argv, limit_ms=3000)")
 
@@ -187,6 +190,19 @@ def test_way_back_that_is_another_version_by_now_refuses_the_update(service, cal
     assert said == "the way back is version 2 by now, this is 1; nothing changed"
     service.file.write_text(service.text)
     check_goes_on(service, caller, load, "1")
+
+
+def test_rehearsal_whose_old_program_is_killed_ends_by_itself(service, caller):
+    hangs = text(("print(engine.ready()", "import time\ntime.sleep(60)\nprint(engine.ready()"))
+    service.replace(lambda path: path.write_text(hangs))
+    before = service.children()
+    caller.send("!")
+    started = service.wait_for_children(2 + len(before))  # the guardian is the other one
+    watched = [os.pidfd_open(pid) for pid in started]
+    service.process.kill()
+    for process in watched:
+        assert select.select([process], [], [], PATIENCE)[0] == [process]
+        os.close(process)
 
 
 UP = """

@@ -72,7 +72,7 @@ def shown(value: object) -> str:
             return _cut(repr(value))
         case dict():
             digits = as_record(value).get("hex")  # pyright: ignore[reportUnknownArgumentType]
-            if isinstance(digits, str):
+            if isinstance(digits, str) and not digits.strip("0123456789abcdef"):
                 return _cut(f"{len(digits) // 2} bytes {digits}".rstrip())
             return _cut(repr(as_record(value)))  # pyright: ignore[reportUnknownArgumentType]
         case list():

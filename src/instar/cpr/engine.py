@@ -225,7 +225,7 @@ class Engine:
         """
         from instar.cpr.update import check  # noqa: PLC0415 - not for the new program
 
-        self._check_can_update(argv)
+        self._check_can_update(argv, limit_ms)
         return check(self, argv, limit_ms=limit_ms)
 
     def update(
@@ -242,7 +242,7 @@ class Engine:
             argv: Program and arguments.
             rehearse: Let it try itself first, as :meth:`check` does; or what :meth:`check` has just told.
             guardian: Have somebody stand by who starts this program again if the new one is lost. Process 1 has none.
-            limit_ms: From the end of this program until the new one must be :meth:`ready`.
+            limit_ms: From the end of this program until the new one must be :meth:`ready`; from 1.
 
         Raises:
             UpdateRefusedError: Before the pause; nothing changed.
@@ -250,7 +250,7 @@ class Engine:
         """
         from instar.cpr.update import become  # noqa: PLC0415 - not for the new program
 
-        self._check_can_update(argv)
+        self._check_can_update(argv, limit_ms)
         become(self, argv, limit_ms=limit_ms, rehearse=rehearse, guardian=guardian)
 
     @property
@@ -262,7 +262,9 @@ class Engine:
             )
         return self._own
 
-    def _check_can_update(self, argv: list[str]) -> None:
+    def _check_can_update(self, argv: list[str], limit_ms: int) -> None:
+        if limit_ms < 1:
+            raise UpdateRefusedError(f"a limit of {limit_ms} ms, at least 1; nothing changed")
         if not argv:
             raise UpdateRefusedError("there is no program to execute; nothing changed")
         if self._adopted is not None:

@@ -1,7 +1,7 @@
 """A new program's time of trial, from adoption until it says that it is ready: whatever ends it gives the work back.
 
 In an update the program before is executed again; in a rehearsal it is told why. Both happen when nobody caught an
-exception, when the program ends, and (in an update) when its time is over.
+exception, when the program ends, and when its time is over (which ends a rehearsal too that nobody waits for any more).
 
 Source: own; docs/decisions/0008.
 """
@@ -47,7 +47,7 @@ class Trial:
         self._limit_ms = 0
         sys.excepthook = self._on_exception
         atexit.register(self._on_exit)
-        if not rehearsing and not adopted.failed:
+        if not adopted.failed:
             self._set_alarm()
 
     def note(self, error: CprError) -> None:

@@ -182,7 +182,7 @@ class _Update:
         finally:
             self._engine.resume()
         try:
-            child = Child.start(target, argv, (fds, {}))
+            child = Child.start(target, argv, (fds, {"limit-ms": self._limit_ms}))
         finally:
             os.close(memfd)
         try:

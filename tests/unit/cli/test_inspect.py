@@ -9,7 +9,7 @@ from struct import pack
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -383,6 +383,7 @@ def test_table_of_another_format_needs_another_version(file):
 
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(["fds", "info", "argv"]), values))
+@example({"fds": None, "info": {"version": None, "hex": "\x1b"}})
 def test_any_table_is_shown_or_refused(record):
     fd = os.memfd_create("state")
     try:

@@ -20,6 +20,7 @@ from instar.cpr.errors import (
 )
 from instar.cpr.fds import Fds
 from instar.cpr.lifecycle import PhaseEvent
+from instar.cpr.rehearsal import Answer
 from instar.cpr.state import State, fd, state, u
 from instar.cpr.update import UPDATE
 
@@ -128,6 +129,25 @@ def test_update_to_nothing_is_refused_before_the_stop(argv, error):
     assert (world(), stopped) == (before, [])
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_update_without_time_is_refused(limit):
+    engine = Engine("1", environ={})
+    with pytest.raises(UpdateRefusedError, match=f"a limit of {limit} ms, at least 1"):
+        engine.update([PROGRAM], limit_ms=limit)
+    with pytest.raises(UpdateRefusedError, match=f"a limit of {limit} ms, at least 1"):
+        engine.check([PROGRAM], limit_ms=limit)
+
+
+def test_update_after_a_check_that_complained_is_refused():
+    engine = Engine("1", environ={})
+    told = Answer()
+    told.complaints = ["it is no good"]
+    before = world()
+    with pytest.raises(UpdateRefusedError, match=r"it is no good; nothing changed$"):
+        engine.update([PROGRAM], rehearse=told, guardian=False)
+    assert world() == before
+
+
 def test_update_that_is_blocked_is_refused():
     engine = Engine("1", environ={})
     engine.blockers.add("a transfer is under way", MODE)
@@ -210,6 +230,14 @@ def test_report_says_versions_pause_and_phases():
     ]
     report = Report("1", "2", phases, [])
     assert str(report) == "update 1 -> 2: pause 1.5 ms (stop 0.2, load 1.3)"
+
+
+def test_report_of_a_failed_update_says_why_and_who_goes_on():
+    report = Report("1", "1", [PhaseEvent("load", 0, 1_500_000)], [])
+    report.failed, report.by = "boom", "way-back"
+    assert str(report) == "update failed: boom; version 1 goes on: pause 1.5 ms (load 1.5)"
+    report.by = "guardian"
+    assert f"version 1 goes on as process {os.getpid()}: pause" in str(report)
 
 
 def test_failing_listener_is_logged(caplog):
