@@ -232,6 +232,7 @@ class Vm:
     def update(self, **options) -> dict:
         """Update and return query-migrate of the new program; QmpError says why it was refused."""
         uri = self.prepare_update(**options)
+        self.qmp.events.clear()  # an attempt before this one has told its end
         self.qmp.command("migrate", uri=uri)
         ends = ("completed", "failed", "cancelled")
         while self.qmp.wait_event("MIGRATION")["data"]["status"] not in ends:
