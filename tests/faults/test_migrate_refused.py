@@ -194,6 +194,8 @@ def test_state_file_that_somebody_removes_does_not_hide_why_the_update_failed(vm
     target.write_text("#!/bin/sh\n")
     target.chmod(0o755)
     uri = vm.prepare_update(command=[str(target), "-incoming", "defer"])
+    # This program would not get through its rehearsal; what is looked at is what comes after one.
+    vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
     pause = {"capability": "pause-before-switchover", "state": True}
     vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
     vm.qmp.command("migrate", uri=uri)
@@ -207,6 +209,7 @@ def test_state_file_that_somebody_removes_does_not_hide_why_the_update_failed(vm
         == f"execvp {target} failed: Permission denied"
     )
     target.unlink()
+    vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": True})
     vm.qmp.command("migrate-set-capabilities", capabilities=[pause | {"state": False}])
     assert_unharmed(vm, footprint)
 
