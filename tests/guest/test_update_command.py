@@ -125,7 +125,6 @@ def test_disks_have_the_limits_that_were_set_and_the_size_of_their_file(
         "-device", "virtio-blk-device,drive=disk1",
     )  # fmt: skip
     with start(ticker, *extra) as vm:
-        vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
         hmp(vm, "block_set_io_throttle disk0 0 0 1048576 100 0 0")
         hmp(vm, "block_set_io_throttle disk1 4096 0 0 0 0 0")
         vm.qmp.command("block_resize", device="disk0", size=2 << 20)

@@ -149,7 +149,7 @@ class Netdevs:
         backend.save_fds(self._fds)
         self._added.discard(ident)
         if ident in self._listed:
-            self._removed.add(ident)
+            self._removed = (self._removed & self._listed) | {ident}
 
     def __iter__(self) -> Iterator[NetBackend]:
         """Yield the back ends in the order in which they were made."""
@@ -180,9 +180,10 @@ class Netdevs:
 
     def load_state(self, state: NetdevsState) -> None:
         """Take over what was added and deleted; :meth:`open` does the rest."""
-        self._removed = {one.id for one in state.removed} & self._listed
+        # Also names that this command line lacks: one that was written by hand may have them next time.
+        self._removed = {one.id for one in state.removed}
         for ident in self._removed:
-            del self._planned[ident]
+            self._planned.pop(ident, None)
         for one in state.netdevs:
             self._arrived[one.id] = one
             if one.added and one.kind in KINDS:

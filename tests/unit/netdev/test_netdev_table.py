@@ -13,7 +13,7 @@ from instar.cpr.fds import Fds
 from instar.errors import CommandError, ConfigError, HostError
 from instar.netdev import Netdevs, NetSpec
 from instar.netdev.base import BATCH, LENGTH, MAX_FRAME, NetBackend
-from instar.netdev.state import NetdevsState, NetdevState, QueueState
+from instar.netdev.state import NetdevsState, NetdevState, QueueState, RemovedState
 from instar.netdev.tap import TapNet, without_header
 
 
@@ -269,3 +269,16 @@ def test_specs_name_what_is_there_and_what_a_card_waits_for() -> None:
     assert (spec.vnet_hdr, spec.queues) == (True, 2)
     table.plan(spec)
     assert (table.has_header("n0"), table.queues("n0")) == (True, 2)
+
+
+def test_removed_names_that_a_command_line_lacks_are_kept_until_the_next_removal() -> None:
+    table = Netdevs(Quiet(), Fds(), lambda _name, _data: None)
+    table.plan(NetSpec("none", "n0", {}))
+    given = NetdevsState(removed=[RemovedState(id="n0"), RemovedState(id="n1")])
+    table.load_state(given)
+    table.open()
+    assert [one.id for one in table.save_state().removed] == ["n0", "n1"]
+    table._listed |= {"n2"}
+    table._backends["n2"] = Nowhere(NetSpec("stream", "n2", {}), Quiet(), None)
+    table.remove("n2")
+    assert [one.id for one in table.save_state().removed] == ["n0", "n2"]
