@@ -20,6 +20,7 @@ MAX_JUMP: Final = 255
 LOAD_WORD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS: accumulator = word at the offset
 AND: Final = 0x54  # BPF_ALU | BPF_AND | BPF_K
 JUMP_EQUAL: Final = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
+JUMP_GREATER_EQUAL: Final = 0x35  # BPF_JMP | BPF_JGE | BPF_K
 JUMP_SET: Final = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 RETURN: Final = 0x06  # BPF_RET | BPF_K
 
@@ -64,6 +65,13 @@ class Assembler:
         """Leave the block if the word has one of ``bits``."""
         self._leave.append((len(self._rows), True))
         self._rows.append((JUMP_SET, 0, 0, bits))
+
+    def within(self, first: int, last: int) -> None:
+        """Leave the block unless the word is one of ``first`` to ``last``."""
+        self._leave.append((len(self._rows), False))
+        self._rows.append((JUMP_GREATER_EQUAL, 0, 0, first))
+        self._leave.append((len(self._rows), True))
+        self._rows.append((JUMP_GREATER_EQUAL, 0, 0, last + 1))
 
     def answer(self, value: int) -> None:
         """End with this value."""

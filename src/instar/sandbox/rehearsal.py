@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from sys import byteorder
 
-from instar.sandbox.seccomp import ENOSYS, Condition, Rule, compile_filter, descriptor, install
+from instar.sandbox.seccomp import (
+    ENOSYS,
+    NOTHING,
+    Condition,
+    Rule,
+    compile_filter,
+    descriptor,
+    descriptors,
+    install,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,12 +76,13 @@ def rules(writable: Iterable[int], shared: Iterable[int]) -> list[Rule]:
 
     Args:
         writable: The descriptors that may be written to, beside standard error.
-        shared: Those that others read from, too: not to be read.
+        shared: Those that others read from, too: not to be read. They stay open, lest another get the number.
     """
     out = sorted({_STDERR, *writable})
     found = [Rule(_WRITES, [descriptor(0, fd)], error=0) for fd in out]
     found += [Rule(_WRITES)]
-    found += [Rule(_READS, [descriptor(0, fd)]) for fd in sorted(set(shared))]
+    for some in descriptors(0, shared):
+        found += [Rule(_READS, [some]), Rule(["close"], [some], error=NOTHING)]
     found += [Rule((*_HARM, *_PROCESSES)), Rule(_UNSEEN, error=ENOSYS)]
     found += [Rule(["clone"], [Condition(0, 0, mask=_CLONE_THREAD)]), *_no_opening()]
     found += [Rule(["fcntl"], [Condition(1, n, mask=_WORD)], error=0) for n in _QUESTIONS_FCNTL]
@@ -83,13 +93,13 @@ def rules_for_anybody(shared: Iterable[int], *, opens: bool) -> list[Rule]:
     """Return the rules for a program of which nothing is known yet: it may start others, which have them, too.
 
     Args:
-        shared: Descriptors that others use, too: neither to be read nor written.
+        shared: Descriptors that others use, too: neither to be read nor written; they stay open.
         opens: Whether it may open files for writing, because something else forbids that.
     """
     found: list[Rule] = []
-    for fd in sorted(set(shared)):
-        found.append(Rule((*_READS, *_WRITES), [descriptor(0, fd)]))
-        found.append(Rule(["fcntl"], [descriptor(0, fd), Condition(1, _F_SETFL, mask=_WORD)]))
+    for some in descriptors(0, shared):
+        found += [Rule((*_READS, *_WRITES), [some]), Rule(["close"], [some], error=NOTHING)]
+        found.append(Rule(["fcntl"], [some, Condition(1, _F_SETFL, mask=_WORD)]))
     found += [Rule(_HARM), Rule(_UNSEEN, error=ENOSYS)]
     found += [] if opens else _no_opening()
     found += [Rule(["fcntl"], [Condition(1, number, mask=_WORD)]) for number in _CHANGES_FCNTL]
@@ -97,13 +107,20 @@ def rules_for_anybody(shared: Iterable[int], *, opens: bool) -> list[Rule]:
 
 
 def filters_for_anybody(shared: Iterable[int], machine: str) -> bytes:
-    """Return what ``launch.py`` takes; without numbers for ``machine`` that is no filter."""
+    """Return what ``launch.py`` takes; without numbers for ``machine`` that is no filter.
+
+    Of descriptors scattered so that no filter is long enough for them, none is named: the program is told of none, and
+    one that rehearses writes to none of them by a filter of its own.
+    """
     found = b""
+    numbers = list(shared)
     for opens in (False, True):
         try:
-            program = compile_filter(rules_for_anybody(shared, opens=opens), machine)
+            program = compile_filter(rules_for_anybody(numbers, opens=opens), machine)
         except LookupError:
             program = b""
+        except ValueError:
+            program = compile_filter(rules_for_anybody((), opens=opens), machine)
         found += len(program).to_bytes(4, byteorder) + program
     return found
 
@@ -132,8 +149,12 @@ def protect(shared: Iterable[int], *, writable: Iterable[int]) -> list[str]:
     Returns:
         What people should know: why there is no protection, if there is none.
     """
+    numbers, written = list(shared), list(writable)
     try:
-        install(rules(writable, shared))
+        try:
+            install(rules(written, numbers))
+        except ValueError:  # scattered so that no filter is long enough for them
+            install(rules(written, ()))
     except (OSError, LookupError) as e:
         why = e.strerror if isinstance(e, OSError) else e
         return [f"no seccomp filter guarded the rehearsal: {why}"]

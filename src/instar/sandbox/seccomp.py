@@ -24,6 +24,7 @@ ALLOW: Final = 0x7FFF_0000  # SECCOMP_RET_ALLOW
 _ERRNO: Final = 0x0005_0000  # SECCOMP_RET_ERRNO, the number in the lower half
 EPERM: Final = 1
 ENOSYS: Final = 38
+NOTHING: Final = -1
 _ARCHITECTURES: Final = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}  # AUDIT_ARCH_*
 _X32: Final = 0x4000_0000  # calls of the x32 ABI have the same architecture and this bit
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
@@ -42,13 +43,21 @@ class Condition:
         value: What it has to be.
         mask: The bits that are looked at; all 64 unless told. Descriptors, flags and commands are 32 bits wide.
         differs: The condition is that it is something else.
+        last: The condition is that its lower 32 bits are one of ``value`` to this, at most 2**31.
     """
 
-    __slots__ = ("differs", "index", "mask", "value")
+    __slots__ = ("differs", "index", "last", "mask", "value")
 
     def __init__(
-        self, index: int, value: int, *, mask: int = (1 << 64) - 1, differs: bool = False
+        self,
+        index: int,
+        value: int,
+        *,
+        mask: int = (1 << 64) - 1,
+        differs: bool = False,
+        last: int = -1,
     ) -> None:
+        self.last = last
         self.index = index
         self.value = value
         self.mask = mask
@@ -60,7 +69,7 @@ class Rule:
 
     Args:
         names: As in the manual, section 2; a name that the architecture does not have matches nothing.
-        error: What the call fails with; 0: it is allowed.
+        error: What the call fails with; 0: it is allowed; NOTHING: it does nothing, and returns 0.
         tests: Conditions; none: always. One with ``differs`` and more than 32 bits in its mask is impossible.
     """
 
@@ -77,6 +86,17 @@ class Rule:
 def descriptor(index: int, fd: int) -> Condition:
     """Return the test that argument ``index`` is descriptor ``fd``."""
     return Condition(index, fd, mask=_WORD)
+
+
+def descriptors(index: int, numbers: Iterable[int]) -> list[Condition]:
+    """Return tests, as few as can be, of which one holds if argument ``index`` is one of these descriptors."""
+    found: list[Condition] = []
+    for fd in sorted(set(numbers)):
+        if found and found[-1].last == fd - 1:
+            found[-1].last = fd
+        else:
+            found.append(Condition(index, fd, last=fd))
+    return found
 
 
 def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
@@ -120,13 +140,23 @@ def _add(code: Assembler, number: int, rule: Rule) -> None:
     code.equal(number)
     for test in rule.tests:
         _compare(code, test)
-    code.answer(_ERRNO | rule.error if rule.error else ALLOW)
+    code.answer(_answer(rule.error))
     code.end()
     if rule.tests:
         code.load(_NUMBER)
 
 
+def _answer(error: int) -> int:
+    if error == NOTHING:
+        return _ERRNO
+    return _ERRNO | error if error else ALLOW
+
+
 def _compare(code: Assembler, test: Condition) -> None:
+    if test.last >= 0:
+        code.load(_ARGUMENTS + 8 * test.index)
+        code.within(test.value, test.last)
+        return
     halves = [
         (
             _ARGUMENTS + 8 * test.index + 4 * half,

@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 
 from instar.sandbox import bpf, seccomp
 from instar.sandbox.numbers import NUMBERS
-from instar.sandbox.seccomp import ALLOW, EPERM, Condition, Rule, compile_filter, descriptor
+from instar.sandbox.seccomp import (
+    ALLOW,
+    EPERM,
+    NOTHING,
+    Condition,
+    Rule,
+    compile_filter,
+    descriptor,
+    descriptors,
+)
 
 X86, ARM = 0xC000003E, 0xC00000B7
 REFUSED = 0x50000 | EPERM
@@ -29,6 +38,8 @@ def run(program: bytes, number: int, *arguments: int, architecture: int = X86) -
                 word &= k
             case bpf.JUMP_EQUAL:
                 at += true if word == k else false
+            case bpf.JUMP_GREATER_EQUAL:
+                at += true if word >= k else false
             case bpf.JUMP_SET:
                 at += true if word & k else false
             case _:
@@ -67,6 +78,21 @@ def test_argument_that_must_differ(value: int, argument: int) -> None:
     rules = [Rule(["ioctl"], [Condition(1, value, mask=0xFFFFFFFF, differs=True)])]
     assert call(rules, "ioctl", 0, argument) == (ALLOW if argument == value else REFUSED)
     assert call(rules, "ioctl", 0, value) == ALLOW
+
+
+@given(st.sets(st.integers(0, 60), max_size=20), st.integers(0, 70))
+@settings(max_examples=60)
+def test_descriptors_of_a_set_are_known_by_few_ranges(numbers: set[int], fd: int) -> None:
+    tests = descriptors(0, numbers)
+    assert len(tests) <= sum(number - 1 not in numbers for number in numbers)
+    expected = REFUSED if fd in numbers else ALLOW
+    assert call([Rule(["read"], [one]) for one in tests], "read", fd) == expected
+
+
+def test_call_that_does_nothing_returns_0() -> None:
+    rules = [Rule(["close"], [descriptor(0, 5)], error=NOTHING)]
+    assert call(rules, "close", 5) == 0x50000
+    assert call(rules, "close", 6) == ALLOW
 
 
 def test_all_tests_of_a_rule_have_to_hold() -> None:
