@@ -212,6 +212,14 @@ class Vm:
         self.stderr.flush()
         return (self.folder / "stderr").read_text()
 
+    def until_said(self, text: bytes) -> None:
+        """Wait until the program has written this to standard error."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in (self.folder / "stderr").read_bytes():
+            if time.monotonic() > deadline:
+                raise GoneError(f"not said: {text!r}; but: {self.said()!r}")
+            time.sleep(0.01)
+
     def prepare_update(
         self, *, program: Path | None = None, uri: str = "", command: list[str] | None = None
     ) -> str:

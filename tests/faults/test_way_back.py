@@ -99,3 +99,25 @@ def test_kill_of_the_guardian_in_the_middle_costs_nothing(vm: Vm, tmp_path: Path
     vm.console.wait(b"tick", len(vm.console.text))
     assert vm.children() == []
     os.kill(vm.process.pid, 0)
+
+
+SETTLING = {
+    "a monitor": "import instar.monitor.monitor as m\n"
+    "def bad(*a, **k): raise RuntimeError('boom')\nm.Monitor.announce_version = bad\n",
+    "what a later update needs": "import instar.migration.migration as m\n"
+    "def bad(*a): raise RuntimeError('boom')\nm.Migration.get_ready = bad\n",
+    "tidying up": "import instar.migration.migration as m\n"
+    "def bad(*a): raise RuntimeError('boom')\nm.Migration.incoming_done = bad\n",
+}
+
+
+@pytest.mark.parametrize("fault", SETTLING)
+def test_program_that_fails_after_its_commit_keeps_the_guest(
+    vm: Vm, tmp_path: Path, fault: str
+) -> None:
+    vm.qmp.command("migrate", uri=vm.prepare_update(program=program(tmp_path, SETTLING[fault])))
+    vm.console.wait(b"tick", len(vm.console.text))
+    vm.until_said(b"RuntimeError('boom')")
+    seen = len(vm.console.text)
+    vm.console.wait(b"tick", seen)
+    assert vm.process.poll() is None

@@ -105,6 +105,8 @@ def _limit(adopted: Adopted) -> None:
     if isinstance(limit_ms, int) and not adopted.failed:
 
         def too_long() -> None:
+            if adopted.committed:  # somebody else's alarm, long after
+                return
             raise LoadTimeoutError(f"the new program did not go on within {limit_ms} ms")
 
         signals.set_alarm(limit_ms, too_long)
@@ -148,6 +150,8 @@ def _run(config: Config, adopted: Adopted | None, arrival: Arrival | None) -> in
         )
         _begin(vm, config, adopted, arrival)
         loop.call_soon(lambda: vm.settle(adopted))
+        if adopted is not None and adopted.info.get("pid") != os.getpid():
+            loop.call_soon(lambda: _tell_new_pid(config))
         if not fatal:
             loop.run()
         if fatal:
@@ -234,17 +238,31 @@ def _set_up_process(config: Config) -> None:
             comm.write(config.process_name)
     if config.pidfile:
         try:
-            fd = os.open(
-                config.pidfile,
-                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK,
-                0o644,
-            )
+            _write_pidfile(config.pidfile)
         except OSError as e:
             raise ConfigError(
                 f"-pidfile {config.pidfile}: {os.strerror(e.errno or 0)}; nothing was started"
             ) from e
+
+
+def _write_pidfile(path: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o644)
+    try:
         os.write(fd, f"{os.getpid()}\n".encode())
+    finally:
         os.close(fd)
+
+
+def _tell_new_pid(config: Config) -> None:
+    """Write the pid file anew: the guardian has become this program, under its own number."""
+    if config.pidfile:
+        try:
+            _write_pidfile(config.pidfile)
+        except OSError as e:
+            log.warning(
+                f"-pidfile {config.pidfile}: {os.strerror(e.errno or 0)}; it names a process that has ended"
+            )
 
 
 def _print_text(topic: str) -> int:

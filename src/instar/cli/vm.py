@@ -232,35 +232,64 @@ class Vm:
         self.machine.events.emit(name, data)
 
     def settle(self, adopted: Adopted | None) -> None:
-        """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for."""
-        from instar.monitor.monitor import Monitor  # noqa: PLC0415 - here is where all that may wait is loaded
+        """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for.
 
-        load_outgoing()
-        self.migration.get_ready()
+        After an update the guest runs already: a step that fails costs what it would have brought, never the guest.
+        """
+        self._step(adopted, "a later update", self._load_what_could_wait)
         for slot in self.monitor_slots:
-            slot.monitor = Monitor(
-                "qmp" if slot.config.mode == "control" else "hmp",
-                slot.front,
-                self,
-                slot.config.id,
-                pretty=slot.config.pretty,
-                state=slot.state,
-            )
-            slot.state = None
-            if adopted is not None:
-                slot.monitor.announce_version()
+            self._step(adopted, f"monitor {slot.config.id}", self._make_monitor, slot, adopted)
         self.resumed = False  # character devices that are added from now on are new
-        self.machine.events.release()
+        self._step(adopted, "the events held back", self.machine.events.release)
         log.release()
         if adopted is not None:
-            self.migration.after_incoming(
-                lambda: self.migration.settled(_close_unclaimed(adopted.fds))
-            )
-            if self.config.sandbox.enabled:
-                from instar.cli.sandbox import check_still_confined  # noqa: PLC0415 - as above
-
-                check_still_confined()
+            self._step(adopted, "the report", self._report, adopted)
+        if adopted is not None and self.config.sandbox.enabled:
+            self._step(adopted, "the look at the sandbox", _check_sandbox)
         gc.enable()
+
+    def _step(
+        self, adopted: Adopted | None, what: str, work: Callable[..., object], *given: object
+    ) -> None:
+        """Do one part of settling; on an ordinary start, where nothing is at stake, it may end the program."""
+        try:
+            work(*given)
+        except Exception as e:
+            if adopted is None:
+                raise
+            log.error(
+                f"after the update: {what}: {e!r}; the guest goes on without it. Please report it"
+            )
+
+    def _load_what_could_wait(self) -> None:
+        load_outgoing()
+        self.migration.get_ready()
+
+    def _make_monitor(self, slot: MonitorSlot, adopted: Adopted | None) -> None:
+        from instar.monitor.monitor import Monitor  # noqa: PLC0415 - nobody resumes into this
+
+        slot.monitor = Monitor(
+            "qmp" if slot.config.mode == "control" else "hmp",
+            slot.front,
+            self,
+            slot.config.id,
+            pretty=slot.config.pretty,
+            state=slot.state,
+        )
+        slot.state = None
+        if adopted is not None:
+            slot.monitor.announce_version()
+
+    def _report(self, adopted: Adopted) -> None:
+        self.migration.after_incoming(
+            lambda: self.migration.settled(_close_unclaimed(adopted.fds))
+        )
+
+
+def _check_sandbox() -> None:
+    from instar.cli.sandbox import check_still_confined  # noqa: PLC0415 - nobody resumes into this
+
+    check_still_confined()
 
 
 def _close_unclaimed(fds: Fds) -> list[str]:

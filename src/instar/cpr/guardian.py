@@ -158,6 +158,7 @@ class Guardian:
         order = self.order
         reason = str(order.get("reason", "the new program ended before it went on"))
         say(f"{reason}; the old program is started again as process {os.getpid()}")
+        self.sock.close()  # inherited, so the old program would keep it for good
         place(self.fds)
         environ = {**os.environ, **_texts(order["environ"]), str(order["failed"]): reason}
         argv = order["argv"]
@@ -221,7 +222,10 @@ def main() -> int:
     guardian = Guardian(sock, int(sys.argv[2]))
     if os.getppid() != guardian.pid:
         return 0
-    sock.send(b"ready")
+    try:
+        sock.send(b"ready")
+    except OSError:  # the update is off already
+        return 0
     try:
         guardian.run()
     except Exception as exc:

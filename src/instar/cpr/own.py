@@ -55,6 +55,29 @@ class OwnProgram:
         words = sys.orig_argv[: len(sys.orig_argv) - count]
         return cls(Target.open(sys.executable), words)
 
+    @classmethod
+    def executed(cls, adopted: Adopted) -> OwnProgram | None:
+        """Return the script that the program before this one executed, whatever lies under its name by now.
+
+        Call it after the commit, before ``Adopted.settle``.
+
+        Returns:
+            None if it was no script, or cannot be executed any more: then it has to be found again.
+        """
+        path, argv, name = adopted.executed()
+        fd = adopted.fds.take(name, 0)
+        if fd < 0:
+            return None
+        target = Target(argv[0], path, fd)
+        try:
+            target.check()
+        except TargetError:
+            target.script = False
+        if target.script:
+            return cls(target, [path])
+        target.close()
+        return None
+
 
 class ThisProgram:
     """A plain program, as it would be executed again: the very file that runs, even if another lies under its name now.

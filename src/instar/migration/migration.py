@@ -70,6 +70,7 @@ RAM_REASON = (
     "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "
     "and aux-ram-share=on is required."
 )
+_SIGKILL = 9
 _IN_PLACE = ("cpr-transfer", "cpr-exec")  # modes that leave RAM where it is
 
 
@@ -184,7 +185,8 @@ class Migration:
         from instar.cpr.own import OwnProgram, release  # noqa: PLC0415 - not on the resume path
 
         try:
-            self.own_program = OwnProgram.find()
+            if self.own_program is None:
+                self.own_program = OwnProgram.find()
             self.release = release()
         except TargetError as e:
             log.warning(f"{e}; an update of this program has no way back")
@@ -418,7 +420,10 @@ class Migration:
         if adopted is not None:
             if (fd := adopted.fds.take(*MAIN_FD)) >= 0:
                 os.close(fd)
-            self._await_end(adopted.settle())
+            from instar.cpr.own import OwnProgram  # noqa: PLC0415 - the guest runs by now
+
+            self.own_program = OwnProgram.executed(adopted)
+            self._end_guardian(adopted.settle())
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.done(report)
@@ -445,25 +450,16 @@ class Migration:
             self.emit("UPDATE_PHASE", data)
         self.emit("UPDATE_FAILED" if failed else "UPDATE_COMPLETED", report.update_info())
 
-    def _await_end(self, pid: int) -> None:
-        """Reap the guardian when it has ended, without waiting for it."""
+    def _end_guardian(self, pid: int) -> None:
+        """End and reap the guardian, which was told to go; one that is stopped does not hear."""
         if pid in (0, os.getpid()):  # there was none, or it has become this program
             return
         try:
-            process = os.pidfd_open(pid)
-        except OSError:  # it has ended, and was a child of another
+            if not os.waitpid(pid, os.WNOHANG)[0]:
+                os.kill(pid, _SIGKILL)
+                os.waitpid(pid, 0)
+        except OSError:  # it is the child of another
             return
-        loop = self.machine.loop
-
-        def ended() -> None:
-            loop.unwatch(process)
-            os.close(process)
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                return
-
-        loop.watch(process, readable=ended)
 
     def after_incoming(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when nothing that the program before left is needed any more; now if that is so."""
