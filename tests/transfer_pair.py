@@ -80,7 +80,7 @@ class Target(Vm):
             self.argv, stderr=self.stderr, stdin=subprocess.DEVNULL, **options
         )
         deadline = time.monotonic() + PATIENCE
-        while not pair.cpr.exists() and self.process.poll() is None:
+        while not listens(pair.cpr) and self.process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -98,6 +98,12 @@ def faulty(folder: Path, patch: str) -> Path:
     path.write_text("".join(lines[:start]) + patch + MAIN)
     path.chmod(0o755)
     return path
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody listens on a socket file; without connecting, which would be noticed."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(row[3] == "00010000" and row[-1] == str(path) for row in rows)
 
 
 def alive(pid: int) -> bool:

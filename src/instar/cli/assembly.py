@@ -111,6 +111,7 @@ def assemble(
     if not config.incoming:
         if not config.kernel:
             log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")
+        vm.migration.begin_anew()
         vm.machine.locked(parts.board.reset)
 
 
@@ -214,7 +215,9 @@ def _make_memory(vm: Vm, space: AddressSpace) -> list[MemoryBackend]:
         specs.insert(0, BackendSpec("ram", DEFAULT_RAM_ID, config.memory_size, share=False))
     specs.sort(key=lambda spec: spec.id != (main or DEFAULT_RAM_ID))
     backends = [
-        MemoryBackend(open_backend(spec, vm.fds, inert=vm.inert), prealloc=spec.prealloc)
+        MemoryBackend(
+            open_backend(spec, vm.fds, inert=vm.inert), prealloc=spec.prealloc, path=spec.path
+        )
         for spec in specs
     ]
     space.add_ram(virt.RAM_BASE, backends[0].block)

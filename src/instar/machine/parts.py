@@ -96,14 +96,15 @@ class Parts:
 class MemoryBackend:
     """A RAM block as ``query-memdev`` shows it."""
 
-    __slots__ = ("block", "id", "prealloc", "share", "size")
+    __slots__ = ("block", "id", "path", "prealloc", "share", "size")
 
-    def __init__(self, block: RamBlock, *, prealloc: bool) -> None:
+    def __init__(self, block: RamBlock, *, prealloc: bool, path: str = "") -> None:
         self.block = block
         self.id = block.id
         self.size = block.size
         self.share = block.share
         self.prealloc = prealloc
+        self.path = path  # of its file; "" without one
 
 
 class Disk:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.cpr.adopted import Adopted
+    from instar.machine.parts import MemoryBackend
     from instar.machine.runstate import RunState
     from instar.migration.again import Tried
     from instar.migration.channels import Address
@@ -49,6 +50,7 @@ class Incoming:
         self._built_ns = monotonic_ns()
         self.report = _inherited_report(adopted, self._built_ns)
         self._loaded: Loaded | None = None
+        self._left: list[MemoryBackend] = []  # memory that waits in its file
         try:
             self._reader = Reader(self._fd, offset=address.offset)
             self._take_report()
@@ -86,6 +88,7 @@ class Incoming:
         """
         try:
             self._check_nonce()
+            self._check_vm()
             self._check_ram()
             migration = self._migration
             things = [
@@ -112,15 +115,34 @@ class Incoming:
                 "manifest: the nonce is not this update's: the state is old or was exchanged; nothing was loaded"
             )
 
+    def _check_vm(self) -> None:
+        """Refuse the state of another VM, where it says whose it is."""
+        theirs = self._reader.manifest.info.get("uuid")
+        if theirs not in (None, self._machine.uuid):
+            raise StateInvalidError(
+                f"manifest: the state is of the VM with -uuid {theirs}, this one has {self._machine.uuid}; "
+                "nothing was loaded"
+            )
+
     def _check_ram(self) -> None:
         """Refuse a state whose RAM is neither in the stream nor inherited: the guest would find zeros."""
-        sent = self._reader.manifest.bulk
-        for backend in self._machine.memory_backends:
-            if backend.id not in sent and not backend.block.adopted:
-                raise StateInvalidError(
-                    f"{backend.id}: mode {self._reader.manifest.mode} left RAM in place, but this program inherited "
-                    "no such RAM; nothing was loaded"
-                )
+        manifest = self._reader.manifest
+        missing = [
+            backend
+            for backend in self._machine.memory_backends
+            if backend.id not in manifest.bulk and not backend.block.adopted
+        ]
+        if missing and manifest.info.get("left"):
+            from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
+
+            left_memory.check(missing, manifest.info["left"], manifest.info.get("left-nonce"))
+            self._left = missing
+            return
+        for backend in missing:
+            raise StateInvalidError(
+                f"{backend.id}: mode {self._reader.manifest.mode} left RAM in place, but this program inherited "
+                "no such RAM; nothing was loaded"
+            )
 
     def load(self) -> None:
         """Load RAM, if it is in the stream, then everything else at once; the migration is told how it ended."""
@@ -151,9 +173,14 @@ class Incoming:
             self._migration.incoming_failed(e)
 
     def _begin(self) -> None:
-        views = {backend.id: backend.block.view for backend in self._machine.memory_backends}
+        views = {
+            backend.id: backend.block.view
+            for backend in self._machine.memory_backends
+            if backend not in self._left
+        }
         for backend in self._machine.memory_backends:
-            backend.block.clear()
+            if backend not in self._left:
+                backend.block.clear()
         self._reader.load_bulk(views)
         self._go_on()
 
@@ -197,6 +224,10 @@ class Incoming:
     def _commit(self) -> None:
         """Become the owner of the guest: from here on nobody else goes on with it."""
         adopted, failed = self._adopted, ""
+        if self._left:
+            from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
+
+            left_memory.take(self._left, self._reader.manifest.info.get("left-nonce"))
         if adopted is not None:
             signals.set_alarm(0)
             adopted.commit()

@@ -244,18 +244,20 @@ class Migration:
             from instar.migration.transfer import Transfer  # noqa: PLC0415 - not on the resume path
 
             return Transfer(self, main, cpr)
-        if mode not in ("normal", "cpr-exec"):
-            raise CommandError(
-                f"migration mode {mode} is not available in this version, normal, cpr-exec and cpr-transfer are"
-            )
         if cpr is not None:
             raise CommandError(f"a 'cpr' migration channel is for mode cpr-transfer, not {mode}")
         if isinstance(main, SocketAddress):
             raise CommandError(
                 f"{main.uri}: a socket is for mode cpr-transfer; mode {mode} takes file:"
             )
-        if mode == "normal" and not main.path:
+        if mode != "cpr-exec" and not main.path:
             raise CommandError("memfd: is for mode cpr-exec: nobody else could read it")
+        if mode == "normal" and self.settings.capabilities["x-ignore-shared"]:
+            raise CommandError("capability x-ignore-shared is for mode cpr-reboot, not normal")
+        if mode == "cpr-reboot":
+            from instar.migration.reboot import Reboot  # noqa: PLC0415 - not on the resume path
+
+            return Reboot(self, main)
         return load_outgoing()(self, main)
 
     @property
@@ -321,6 +323,13 @@ class Migration:
         self._outgoing.go_on_from_pre_switchover()
 
     # In
+
+    def begin_anew(self) -> None:
+        """Note that the guest starts from nothing: a state that was left for its memory is worth nothing now."""
+        if any(backend.path for backend in self.machine.memory_backends):
+            from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
+
+            left_memory.void(self.machine.memory_backends)
 
     def restore_host(self, adopted: Adopted, lost: Callable[[str], object] | None = None) -> None:
         """Let connections, monitors and settings go on where they were left; ``lost`` hears what cannot."""

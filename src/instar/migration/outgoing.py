@@ -28,10 +28,13 @@ from instar.sandbox.notice import explained
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
     from instar.cpr.fds import Fds
     from instar.cpr.lifecycle import PhaseEvent
+    from instar.cpr.state import Record
+    from instar.machine.parts import MemoryBackend
     from instar.migration.migration import Migration
     from instar.migration.parameters import Mode
     from instar.migration.report import Outcome
@@ -457,15 +460,22 @@ class Outgoing:
             offset=0 if self._leaves else self._address.offset,
             program=VERSION,
             mode=self._mode,
-            info={"nonce": self._handover.nonce} if self._leaves else None,
+            info=self._manifest_info(),
         )
         write_sections(self._writer, things, self._fds, self._handover.versions)
-        if self._mode == "normal":
-            for backend in self._machine.memory_backends:
-                block = backend.block
-                extents = data_extents(block.fd, block.size) if block.fd >= 0 else None
-                self._writer.add_bulk(backend.id, block.view, extents)
-                self.report.ram_bytes += backend.size
+        for backend in self._copied():
+            block = backend.block
+            extents = data_extents(block.fd, block.size) if block.fd >= 0 else None
+            self._writer.add_bulk(backend.id, block.view, extents)
+            self.report.ram_bytes += backend.size
+
+    def _copied(self) -> Sequence[MemoryBackend]:
+        """Return the memories that go into the stream."""
+        return self._machine.memory_backends if self._mode == "normal" else ()
+
+    def _manifest_info(self) -> Record:
+        """Return what the manifest says beside the program and the mode."""
+        return {"nonce": self._handover.nonce} if self._leaves else {}
 
     def write_some(self) -> str | None:
         """Write one turn's worth to the channel."""
@@ -502,7 +512,7 @@ class Outgoing:
 
     def complete(self) -> None:
         """Give the disks up for the other side and end; the machine stays stopped."""
-        os.fsync(self._channel)
+        self._sync()
         os.close(self._channel)
         self._channel = -1
         self._created = False
@@ -512,6 +522,10 @@ class Outgoing:
         self._migration.notifiers.done(self._mode)
         self._migration.set_status("completed")
         log.release()
+
+    def _sync(self) -> None:
+        """Bring what was written to the disk."""
+        os.fsync(self._channel)
 
 
 def _own(error: Exception) -> Exception:

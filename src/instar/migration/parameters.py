@@ -130,7 +130,7 @@ CAPABILITIES: Final[dict[str, bool]] = {  # name -> whether it can be switched o
     "dirty-bitmaps": False,
     "postcopy-blocktime": False,
     "late-block-activate": False,
-    "x-ignore-shared": False,
+    "x-ignore-shared": True,
     "validate-uuid": False,
     "background-snapshot": False,
     "zero-copy-send": False,

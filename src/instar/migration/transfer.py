@@ -112,6 +112,13 @@ class Transfer(Outgoing):
         if self._main >= 0:
             os.close(self._main)
             self._main = -1
+        if self._migration.contest is None:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        rival, self._rival = self._rival, None
+        if rival is not None:
+            rival.close()
 
     # rehearse: the target builds its machine, the guest runs
 
@@ -173,6 +180,7 @@ class Transfer(Outgoing):
                 f"the target (process {self._pid}) does not answer and cannot be ended from here; nobody runs the guest"
             )
         self._migration.contest = None
+        self._let_go()
         if owner == "ours":
             self._migration.note_lease()
 

@@ -1,0 +1,142 @@
+"""Mode cpr-reboot: a guest waits in files until another program goes on with it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness import PATIENCE, PROGRAM, QmpError, Vm
+
+TICK = re.compile(rb"tick (\d+)\r?\n")
+FAILED = 1  # exit status of an incoming migration that failed
+
+
+class Files:
+    """Where the guest waits, and the words of a machine whose memory is there."""
+
+    def __init__(self, folder: Path, ticker: Path) -> None:
+        self.memory = folder / "ram"
+        self.state = folder / "vm.state"
+        self.mark = folder / "ram.instar-left"
+        self.words = (
+            "-kernel", str(ticker), "-object",
+            f"memory-backend-file,id=ramf,size=64M,share=on,mem-path={self.memory}",
+            "-machine", "memory-backend=ramf",
+        )  # fmt: skip
+
+    def start(self, *extra: str, **options) -> Vm:
+        return Vm(*self.words, *extra, **options)
+
+    def leave(self, vm: Vm, *, shared: bool = True) -> dict:
+        vm.console.wait(b"tick 3")
+        vm.qmp.command("migrate-set-parameters", mode="cpr-reboot")
+        switches = [
+            {"capability": "x-ignore-shared", "state": shared},
+            {"capability": "events", "state": True},
+        ]
+        vm.qmp.command("migrate-set-capabilities", capabilities=switches)
+        vm.qmp.command("migrate", uri=f"file:{self.state}")
+        vm.qmp.wait_event("MIGRATION", status="completed")
+        assert vm.qmp.command("query-status")["status"] == "postmigrate"
+        return vm.qmp.command("query-migrate")
+
+    def refused(self, *extra: str) -> str:
+        """Start a program that should go on and may not; returns what it says."""
+        command = [
+            PROGRAM, "-m", "64M", "-nodefaults",
+            "-object", "memory-backend-memfd,id=ram0,size=64M,share=on",
+            "-machine", "virt,memory-backend=ram0,aux-ram-share=on",
+            *self.words, "-incoming", f"file:{self.state}", *extra,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        assert done.returncode == FAILED
+        return done.stderr
+
+
+@pytest.fixture
+def files(tmp_path: Path, ticker: Path) -> Files:
+    return Files(tmp_path, ticker)
+
+
+def last_tick(vm: Vm) -> int:
+    vm.console.pull_all()
+    return int(TICK.findall(vm.console.text)[-1])
+
+
+def next_tick(vm: Vm) -> int:
+    start = vm.console.wait(b"\n", len(vm.console.text))
+    vm.console.wait(b"\n", start + 1)
+    return int(TICK.findall(vm.console.text, start)[0])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_guest_goes_on_from_files_in_another_process(files: Files, shared: bool) -> None:
+    with files.start() as vm:
+        done = files.leave(vm, shared=shared)
+        assert done["status"] == "completed"
+        before = last_tick(vm)
+        vm.qmp.command("quit")
+        vm.wait_exit()
+    assert files.mark.exists() is shared
+    if not shared:
+        files.memory.unlink()  # a new one will do
+    with files.start("-incoming", f"file:{files.state}") as vm:
+        assert vm.qmp.command("query-status")["running"] is True
+        assert before < next_tick(vm) < before + 100
+        assert not files.mark.exists()
+
+
+def test_of_two_programs_on_one_memory_only_one_goes_on(files: Files) -> None:
+    with files.start() as old:
+        files.leave(old)
+        with files.start("-incoming", f"file:{files.state}") as new:
+            assert new.qmp.command("query-status")["running"] is True
+            for command in ("cont", "cont", "system_reset"):
+                with pytest.raises(
+                    QmpError, match="another program went on with this guest's memory"
+                ):
+                    old.qmp.command(command)
+            new.console.wait(b"tick", len(new.console.text))
+        with pytest.raises(QmpError, match="never runs here again"):
+            old.qmp.command("cont")
+    assert "is not as this state left it" in files.refused()
+
+
+def test_state_whose_memory_is_not_the_one_that_was_left_is_refused(files: Files) -> None:
+    with files.start() as vm:
+        files.leave(vm)
+        uuid = "12345678-1234-1234-1234-123456789abc"
+        assert f"-uuid 00000000-0000-0000-0000-000000000000, this one has {uuid}" in files.refused(
+            "-uuid", uuid
+        )
+        mark = files.mark.read_text()
+        files.mark.write_text("of another time\n")
+        assert "is not as this state left it" in files.refused()
+        files.mark.write_text(mark)
+        vm.qmp.command("cont")  # the memory goes on, and the state is worth nothing
+        vm.console.wait(b"tick", len(vm.console.text))
+        assert not files.mark.exists()
+        vm.qmp.command("quit")
+        vm.wait_exit()
+    assert "is not as this state left it" in files.refused()
+
+
+def test_guest_that_is_started_anew_makes_the_state_worth_nothing(files: Files) -> None:
+    with files.start() as vm:
+        files.leave(vm)
+    with files.start() as vm:
+        assert not files.mark.exists()
+
+
+def test_ignoring_shared_memory_in_mode_normal_is_refused(files: Files) -> None:
+    with files.start() as vm:
+        on = [{"capability": "x-ignore-shared", "state": True}]
+        vm.qmp.command("migrate-set-capabilities", capabilities=on)
+        with pytest.raises(QmpError, match="is for mode cpr-reboot, not normal"):
+            vm.qmp.command("migrate", uri=f"file:{files.state}")
+        assert not files.state.exists()
