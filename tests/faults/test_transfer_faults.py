@@ -99,7 +99,6 @@ def test_target_that_fails_leaves_the_guest_where_it_is(
 def test_target_that_is_killed_after_it_has_taken_over_takes_the_guest_along(
     pair: Pair, tmp_path: Path
 ) -> None:
-    patch = GO + "import os\ndef bad(*a): os.kill(os.getpid(), 9)\ni.Incoming._finished = bad\n"
     patch = (
         "import instar.migration.migration as m\nimport os\n"
         "def bad(*a): os.kill(os.getpid(), 9)\nm.Migration.incoming_done = bad\n"

@@ -69,3 +69,12 @@ def test_excerpt_of_the_example_is_in_the_example():
     (shown,) = blocks(README, "python")
     lines = [line.partition("  # ")[0].strip() for line in shown.splitlines()]
     assert [line for line in lines if line not in example] == ["..."]
+
+
+def test_failures_page_names_tests_that_exist():
+    page = (ROOT / "docs" / "reference" / "failures.md").read_text()
+    files = (ROOT / "tests" / "faults").glob("test_*.py")
+    known = {name for path in files for name in names_in(path)}
+    named = re.findall(r"\| `(test_\w+)` \|", page)
+    assert len(named) == 22
+    assert set(named) - known == set()
