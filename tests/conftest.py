@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from instar.image.ticker import ticker_image
+from needs import NEEDS
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +39,24 @@ def image_path(kind: str) -> str:
 def debian() -> Debian:
     """Debian's riscv64 kernel and our initramfs; ``make test`` has pulled them."""
     return Debian()
+
+
+NOT_RUN = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a module that cannot run here."""
+    name = "/".join(collection_path.parts[-2:])
+    why = NEEDS.get(name, str)()
+    if why:
+        config.stash.setdefault(NOT_RUN, {})[name] = why
+        return True
+    return None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was left out."""
+    for name, why in sorted(config.stash.get(NOT_RUN, {}).items()):
+        terminalreporter.write_line(f"not run: tests/{name}: {why}")

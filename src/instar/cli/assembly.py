@@ -138,59 +138,23 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     space = AddressSpace()
     backends = _make_memory(vm, space)
     serial = SerialLine(machine, console, hold=config.icount is None)
-    firmware = Firmware(
-        space.memory, serial, poweroff=machine.request_shutdown, reset=machine.request_reset
-    )
-    core = Core(
-        ram_addr=address_of(backends[0].block.view),
-        ram_base=virt.RAM_BASE,
-        ram_size=backends[0].size,
-        harts=config.smp.cpus,
-        bus=Bus(space, firmware, machine.lock, machine.on_bug),
-        icount_shift=-1 if config.icount is None else config.icount.shift,
-        flush_everything=config.cpu.flush_everything,
-        sstc=config.cpu.sstc,
-    )
-    space.memory.on_write(core.dma_written, core.write_notice)
-    virtual_timers = VirtualTimers(core, machine.lock)
-    vcpus = VcpuThread(
-        core,
-        icount_shift=-1 if config.icount is None else config.icount.shift,
-        icount_sleep=config.icount is not None and config.icount.sleep,
-        timers=virtual_timers,
-        on_break=machine.on_break,
-        on_bug=machine.on_bug,
-    )
+    core = _make_core(vm, space, backends[0], serial)
+    timers = VirtualTimers(core, machine.lock)
+    vcpus = _make_vcpus(vm, core, timers)
     clock = _make_clock(config, core)
-    vm.throttles = Throttles(
-        clock, MachineTimers(machine) if config.icount is None else virtual_timers
-    )
+    vm.throttles = Throttles(clock, MachineTimers(machine) if config.icount is None else timers)
     vm.disk_limiter = DiskLimiter(machine, vm.throttles)
     disks = _make_disks(vm)
     plan_netdevs(vm)
-    ports = virt.BoardPorts(
-        serial=serial,
-        clock=clock,
-        timers=virtual_timers
-        if config.icount is not None and config.rtc.clock == "vm"
-        else MachineTimers(machine),
-        set_irq=vcpus.set_irq,
-        poweroff=machine.request_shutdown,
-        reset=machine.request_reset,
-        watchdog_clock=clock,
-        watchdog_expired=machine.request_watchdog,
-        panicked=machine.request_panic,
-        crash_loaded=machine.crash_loaded,
-    )
     virtio, used_by = _make_virtio(vm, disks, space)
     virtio.update(make_vhost_devices(vm, space))
-    retriers = [device for device in virtio.values() if isinstance(device, VirtioBlk)]
-    board = virt.VirtBoard(
-        space, core, ports, virtio=virtio, boot=_make_boot(config, vm.fds, inert=vm.inert)
-    )
+    ports = _make_ports(vm, serial, clock, vcpus, timers)
+    boot = _make_boot(config, vm.fds, inert=vm.inert)
+    board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=boot)
     harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
-    shift = -1 if config.icount is None else config.icount.shift
-    model = ModelState(harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=shift)
+    model = ModelState(
+        harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=_icount_shift(config)
+    )
     return Parts(
         vcpus=vcpus,
         board=board,
@@ -198,8 +162,62 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         drainables=[*disks.values(), *vm.frontends, serial, *vm.console_lines],
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
-        retriers=retriers,
+        retriers=[device for device in virtio.values() if isinstance(device, VirtioBlk)],
         stateful=[clock, ModelBox(model), CoreBox(core), *harts, *board.stateful],
+    )
+
+
+def _icount_shift(config: Config) -> int:
+    return -1 if config.icount is None else config.icount.shift
+
+
+def _make_core(vm: Vm, space: AddressSpace, ram: MemoryBackend, serial: SerialLine) -> Core:
+    config, machine = vm.config, vm.machine
+    firmware = Firmware(
+        space.memory, serial, poweroff=machine.request_shutdown, reset=machine.request_reset
+    )
+    core = Core(
+        ram_addr=address_of(ram.block.view),
+        ram_base=virt.RAM_BASE,
+        ram_size=ram.size,
+        harts=config.smp.cpus,
+        bus=Bus(space, firmware, machine.lock, machine.on_bug),
+        icount_shift=_icount_shift(config),
+        flush_everything=config.cpu.flush_everything,
+        sstc=config.cpu.sstc,
+    )
+    space.memory.on_write(core.dma_written, core.write_notice)
+    return core
+
+
+def _make_vcpus(vm: Vm, core: Core, timers: VirtualTimers) -> VcpuThread:
+    icount = vm.config.icount
+    return VcpuThread(
+        core,
+        icount_shift=_icount_shift(vm.config),
+        icount_sleep=icount is not None and icount.sleep,
+        timers=timers,
+        on_break=vm.machine.on_break,
+        on_bug=vm.machine.on_bug,
+    )
+
+
+def _make_ports(
+    vm: Vm, serial: SerialLine, clock: MachineClock, vcpus: VcpuThread, timers: VirtualTimers
+) -> virt.BoardPorts:
+    config, machine = vm.config, vm.machine
+    rtc_counts = config.icount is not None and config.rtc.clock == "vm"
+    return virt.BoardPorts(
+        serial=serial,
+        clock=clock,
+        timers=timers if rtc_counts else MachineTimers(machine),
+        set_irq=vcpus.set_irq,
+        poweroff=machine.request_shutdown,
+        reset=machine.request_reset,
+        watchdog_clock=clock,
+        watchdog_expired=machine.request_watchdog,
+        panicked=machine.request_panic,
+        crash_loaded=machine.crash_loaded,
     )
 
 
