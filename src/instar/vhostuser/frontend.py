@@ -449,10 +449,12 @@ class Frontend:
 
     def peek_state(self) -> FrontendState:
         """Return what :meth:`save_state` would, also while the rings run; then it is good for a rehearsal only."""
-        rings = [
-            RingState(size=ring.size, offered=ring.offered, taken=ring.taken, base=base)
-            for ring, base in zip(self.rings, self.bases, strict=True)
-        ]
+        rings = [RingState() for _ in self.rings]
+        if self.lives:  # nobody goes on with the rings of a back end that is gone
+            rings = [
+                RingState(size=ring.size, offered=ring.offered, taken=ring.taken, base=base)
+                for ring, base in zip(self.rings, self.bases, strict=True)
+            ]
         return FrontendState(
             features=self._link.features,
             protocol=self._link.protocol,
