@@ -28,8 +28,9 @@ def instar(cache, *words, path=None):
         "INSTAR_CACHE": str(cache),
         "PATH": f"{path}:{os.environ['PATH']}",
     }
+    # A shell that runs the tests in the background has SIGINT ignored, and so would what it starts.
     return subprocess.Popen(
-        [PROGRAM, *words],
+        ["env", "--default-signal=INT", PROGRAM, *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
