@@ -52,7 +52,9 @@ def update(vm: Vm, **arguments) -> dict:
 
 
 def command_line(vm: Vm) -> list[str]:
-    return Path(f"/proc/{vm.process.pid}/cmdline").read_text().split("\0")[:-1]
+    """The options of the process: what comes before them is the kernel's way to start the program."""
+    words = Path(f"/proc/{vm.process.pid}/cmdline").read_text().split("\0")[:-1]
+    return words[words.index("-m") :]
 
 
 def option(words: list[str], name: str) -> list[str]:
