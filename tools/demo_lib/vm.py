@@ -169,18 +169,24 @@ class Vm:
         return found
 
     def _pump(self, seconds: float) -> None:
+        # The last words on one connection may come together with the end of the other: they are heard first.
+        ended = heard = False
         for connection in select.select([self._console, self._qmp], [], [], seconds)[0]:
             try:
                 data = connection.recv(CHUNK)
             except ConnectionError:
                 data = b""
             if not data:
-                raise self._ended()
-            if connection is self._console:
+                ended = True
+            elif connection is self._console:
+                heard = True
                 self._on_output(data)
             else:
+                heard = True
                 *lines, self._received = (self._received + data).split(b"\n")
                 self._messages += [json.loads(line) for line in lines]
+        if ended and not heard:
+            raise self._ended()
 
     def _send(self, connection: socket.socket, text: str) -> None:
         try:
