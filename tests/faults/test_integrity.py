@@ -94,6 +94,28 @@ DAMAGE = {
 }
 
 
+def test_state_of_another_vm_brings_the_old_program_back_and_says_whose_it_was(
+    ticker: Path, tmp_path: Path, state_file: Path
+) -> None:
+    with Vm("-kernel", str(ticker), "-name", "web") as vm:
+        vm.console.wait(b"tick 1")
+        vm.update()
+        mine = identity(vm.folder / "vm.state")
+        error = fail(vm, program(tmp_path, FIND + f" shutil.copy({str(state_file)!r}, path)\n"))
+        theirs = identity(state_file)["id"]
+        assert f"the state is of VM without a name (no -uuid, id {theirs})" in error
+        assert f"the descriptors are of VM web (no -uuid, id {mine['id']})" in error
+        assert vm.process.poll() is None
+        vm.console.wait(b"tick", len(vm.console.text))
+        vm.update()
+        assert identity(vm.folder / "vm.state") == mine
+
+
+def identity(path: Path) -> dict:
+    with path.open("rb") as file:
+        return Reader(file.fileno()).manifest.info["vm"]
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_file_that_is_damaged_on_its_way_brings_the_old_program_back(
     ticker: Path, tmp_path: Path, damage: str

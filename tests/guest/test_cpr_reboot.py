@@ -110,10 +110,6 @@ def test_of_two_programs_on_one_memory_only_one_goes_on(files: Files) -> None:
 def test_state_whose_memory_is_not_the_one_that_was_left_is_refused(files: Files) -> None:
     with files.start() as vm:
         files.leave(vm)
-        uuid = "12345678-1234-1234-1234-123456789abc"
-        assert f"-uuid 00000000-0000-0000-0000-000000000000, this one has {uuid}" in files.refused(
-            "-uuid", uuid
-        )
         mark = files.mark.read_text()
         files.mark.write_text("of another time\n")
         assert "is not as this state left it" in files.refused()
@@ -124,6 +120,19 @@ def test_state_whose_memory_is_not_the_one_that_was_left_is_refused(files: Files
         vm.qmp.command("quit")
         vm.wait_exit()
     assert "is not as this state left it" in files.refused()
+
+
+def test_state_of_another_vm_is_refused_by_name_and_the_own_one_goes_on(files: Files) -> None:
+    uuid, other = (f"{digit * 8}-1234-1234-1234-123456789abc" for digit in "12")
+    named = ("-name", "web", "-uuid", uuid)
+    with files.start(*named) as vm:
+        files.leave(vm)
+    for words in (("-name", "db", "-uuid", other), ("-name", "db")):
+        said = files.refused(*words)
+        assert f"the state is of VM web (-uuid {uuid}), this command line of VM db" in said
+    with files.start(*named, "-incoming", f"file:{files.state}") as vm:
+        assert vm.qmp.command("query-uuid") == {"UUID": uuid}
+        assert vm.qmp.command("query-status")["running"] is True
 
 
 def test_guest_that_is_started_anew_makes_the_state_worth_nothing(files: Files) -> None:

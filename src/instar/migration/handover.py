@@ -20,6 +20,7 @@ from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
 from instar.migration.handcheck import check_unrehearsed
+from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records
@@ -295,6 +296,7 @@ class Handover:
                 "host": host_state,
                 "versions": dict(self.versions),
                 "nonce": self.nonce,
+                KEY: migration.identity.to_record(),
                 "config": list(self._known_words()),
             }
             rehearsal.start(fds, info)
@@ -336,6 +338,7 @@ class Handover:
             "report": report.to_record(),
             "host": host_state,
             "nonce": self.nonce,
+            KEY: migration.identity.to_record(),
             "pid": os.getpid(),
             "limit-ms": migration.settings.timeout_ms,
             "exec-allow": list(migration.host.exec_allow),

@@ -14,6 +14,7 @@ from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverErr
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
 from instar.migration.channels import MAIN_FD, open_file
+from instar.migration.identity import KEY
 from instar.migration.report import Report
 from instar.migration.sections import read_sections
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from instar.machine.runstate import RunState
     from instar.migration.again import Tried
     from instar.migration.channels import Address
+    from instar.migration.identity import Identity
     from instar.migration.migration import Migration
     from instar.migration.sections import Loaded
 
@@ -50,6 +52,7 @@ class Incoming:
         self._built_ns = monotonic_ns()
         self.report = _inherited_report(adopted, self._built_ns)
         self._loaded: Loaded | None = None
+        self._owner: Identity | None = None  # whose state it is
         self._left: list[MemoryBackend] = []  # memory that waits in its file
         try:
             self._reader = Reader(self._fd, offset=address.offset)
@@ -87,8 +90,8 @@ class Incoming:
             StateError, InstarError: it does not fit; another try is possible.
         """
         try:
-            self._check_nonce()
             self._check_vm()
+            self._check_nonce()
             self._check_ram()
             migration = self._migration
             things = [
@@ -117,12 +120,8 @@ class Incoming:
 
     def _check_vm(self) -> None:
         """Refuse the state of another VM, where it says whose it is."""
-        theirs = self._reader.manifest.info.get("uuid")
-        if theirs not in (None, self._machine.uuid):
-            raise StateInvalidError(
-                f"manifest: the state is of the VM with -uuid {theirs}, this one has {self._machine.uuid}; "
-                "nothing was loaded"
-            )
+        handed = None if self._adopted is None else self._adopted.info.get(KEY)
+        self._owner = self._migration.identity.check(self._reader.manifest.info.get(KEY), handed)
 
     def _check_ram(self) -> None:
         """Refuse a state whose RAM is neither in the stream nor inherited: the guest would find zeros."""
@@ -233,6 +232,7 @@ class Incoming:
             adopted.commit()
             self._migration.note_lease()
             failed = adopted.failed
+        self._migration.identity.become(self._owner)
         self._note_owner(failed)
         self._migration.set_status("failed" if failed else "completed")
         if failed:

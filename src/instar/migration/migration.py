@@ -16,8 +16,10 @@ from instar.cpr.lease import WORK, Lease
 from instar.cpr.notifiers import Notifiers
 from instar.errors import CommandError, InstarError
 from instar.migration.channels import MAIN_FD, Address, SocketAddress, resolve
+from instar.migration.identity import Identity
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings, check_command
+from instar.migration.report import ram_info
 from instar.migration.sections import RamBox, load_host
 from instar.migration.status import StatusMachine
 
@@ -95,6 +97,7 @@ class Migration:
         self.blockers = Blockers(MODES)
         self.notifiers = Notifiers(MODES, log.warning)
         self.ram_box = RamBox(machine.memory_backends)
+        self.identity = Identity(machine.uuid, machine.name)
         self._on_fatal = on_fatal
         self._outgoing: Outgoing | None = None
         self.report: Report | None = None  # of the migration that the status tells about
@@ -106,9 +109,8 @@ class Migration:
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
         self._arrival: Arrival | None = None  # cpr-transfer: who waits for the state
-        self._lease_count = (
-            -1
-        )  # when this program became the owner; -1: it has not, or not yet looked
+        # When this program became the owner; -1: it has not, or not yet looked.
+        self._lease_count = -1
         self.handed_over = ""  # a sentence, once another program has the guest
         self.contest: Callable[[], object] | None = None  # finds out whose the guest is
         machine.may_run = self.check_owner
@@ -161,7 +163,7 @@ class Migration:
         if report is not None and self.status != "none":
             shown.update(report.info())
             if report.transferred:
-                shown["ram"] = _ram_info(report)
+                shown["ram"] = ram_info(report)
         if self.side_report is not None:
             shown["x-update"] = self.side_report.update_info()
         if reasons := self.blockers.reasons(self.settings.mode):
@@ -184,6 +186,7 @@ class Migration:
         """Do what every later update needs and none should wait for: find this program, make the guest's lease."""
         from instar.cpr.own import OwnProgram, release  # noqa: PLC0415 - not on the resume path
 
+        self.identity.begin()
         try:
             if self.own_program is None:
                 self.own_program = OwnProgram.find()
@@ -483,19 +486,3 @@ def load_outgoing() -> type[Outgoing]:
     from instar.migration.outgoing import Outgoing  # noqa: PLC0415 - not on the resume path
 
     return Outgoing
-
-
-def _ram_info(report: Report) -> dict[str, object]:
-    """QEMU's members of ``ram``; what nothing here counts is 0."""
-    taken_s = max(1, report.ended_ns - report.began_ns) / 1e9
-    names = (
-        "remaining", "postcopy-requests", "multifd-bytes", "pages-per-second", "downtime-bytes", "postcopy-bytes",
-        "dirty-sync-missed-zero-copy", "precopy-bytes", "duplicate", "dirty-pages-rate", "normal-bytes", "normal",
-    )  # fmt: skip
-    shown: dict[str, object] = dict.fromkeys(names, 0)
-    shown["total"] = report.ram_bytes
-    shown["transferred"] = report.transferred
-    shown["dirty-sync-count"] = 2
-    shown["page-size"] = os.sysconf("SC_PAGESIZE")
-    shown["mbps"] = round(report.transferred * 8 / taken_s / 1e6, 2) if report.ended_ns > 0 else 0
-    return shown

@@ -22,6 +22,7 @@ from instar.errors import CommandError, HostError, InstarError
 from instar.migration.channels import Address, open_file
 from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
+from instar.migration.identity import KEY
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
 from instar.sandbox.notice import explained
@@ -392,9 +393,7 @@ class Outgoing:
     def _copy_of_state(self) -> tuple[Fds, int]:
         """Return a table and a memfd with all state, taken between two instructions of the running guest."""
         memfd = os.memfd_create("instar-rehearsal", os.MFD_CLOEXEC)
-        writer = Writer(
-            memfd, program=VERSION, mode=self._mode, info={"nonce": self._handover.nonce}
-        )
+        writer = Writer(memfd, program=VERSION, mode=self._mode, info=self._manifest_info())
 
         def save() -> Fds:
             with self._machine.lock:
@@ -475,7 +474,8 @@ class Outgoing:
 
     def _manifest_info(self) -> Record:
         """Return what the manifest says beside the program and the mode."""
-        return {"nonce": self._handover.nonce} if self._leaves else {}
+        nonce: Record = {"nonce": self._handover.nonce} if self._leaves else {}
+        return {**nonce, KEY: self._migration.identity.to_record()}
 
     def write_some(self) -> str | None:
         """Write one turn's worth to the channel."""

@@ -38,9 +38,9 @@ class Reboot(Outgoing):
     def _manifest_info(self) -> Record:
         """Return what binds state, memory and VM together."""
         return {
+            **super()._manifest_info(),
             "left": [backend.id for backend in self._left()],
             "left-nonce": self._handover.nonce,
-            "uuid": self._machine.uuid,
         }
 
     def resume_vm(self) -> None:

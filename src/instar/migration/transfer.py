@@ -26,6 +26,7 @@ from instar.cpr.versions import versions_for
 from instar.errors import CommandError, ConfigError, HostError
 from instar.migration.channels import Address
 from instar.migration.exchange import Exchange, FileSender, connect
+from instar.migration.identity import KEY
 from instar.migration.outgoing import Outgoing
 from instar.migration.sections import write_sections
 
@@ -133,6 +134,7 @@ class Transfer(Outgoing):
         carrier = self._carrier = TransferCarrier(sock)
         info: Record = {
             "nonce": self._nonce,
+            KEY: migration.identity.to_record(),
             "program": VERSION,
             "config": list(migration.host.command_words("memfd:")),
         }
@@ -195,7 +197,11 @@ class Transfer(Outgoing):
         log.hold()
         self._migration.set_status("device")
         self._main = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
-        info: Record = {"nonce": self._nonce, "report": self.report.to_record()}
+        info: Record = {
+            "nonce": self._nonce,
+            KEY: self._migration.identity.to_record(),
+            "report": self.report.to_record(),
+        }
         writer = Writer(self._main, program=VERSION, mode=self._mode, info=info)
         things = [self._migration.ram_box, *self._machine.stateful]
         write_sections(writer, things, Fds(), self._versions)
