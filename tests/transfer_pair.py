@@ -25,6 +25,7 @@ class Pair:
         self.vm = vm
         self.main = vm.folder / "main.sock"
         self.cpr = vm.folder / "cpr.sock"
+        self.main_address = unix(self.main)
         vm.qmp.command("migrate-set-parameters", mode="cpr-transfer")
         capabilities = [{"capability": "events", "state": True}]
         vm.qmp.command("migrate-set-capabilities", capabilities=capabilities)
@@ -38,7 +39,7 @@ class Pair:
     @property
     def channels(self) -> list[dict]:
         return [
-            {"channel-type": "main", "addr": unix(self.main)},
+            {"channel-type": "main", "addr": self.main_address},
             {"channel-type": "cpr", "addr": unix(self.cpr)},
         ]
 

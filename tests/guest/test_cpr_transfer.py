@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from harness import QmpError, Vm
+from harness import Qmp, QmpError, Vm
 from transfer_pair import Pair
 
 TICK = re.compile(rb"tick (\d+)\r?\n")
@@ -50,3 +51,61 @@ def test_transfer_guest_goes_on_in_the_target_and_never_again_in_the_source(pair
         target.wait_exit()
         with pytest.raises(QmpError, match="never runs here again"):
             pair.vm.qmp.command("cont")
+
+
+def told(qmp: Qmp) -> list[tuple[str, str]]:
+    """The events of ours up to the last one, as (name or phase, status)."""
+    found: list[tuple[str, str]] = []
+    while not found or found[-1][0] == "phase":
+        event = qmp.next_event()
+        data = event.get("data", {})
+        if event["event"] == "UPDATE_PHASE":
+            found.append(("phase", f"{data['phase']} {data['status']}"))
+        elif event["event"].startswith("UPDATE_"):
+            found.append((event["event"], data["status"]))
+    return found
+
+
+def phases(*names: str) -> list[tuple[str, str]]:
+    return [("phase", f"{name} {status}") for name in names for status in ("begun", "done")]
+
+
+def test_both_programs_tell_phases_and_end_of_a_transfer(pair: Pair) -> None:
+    on = [{"capability": "events", "state": True}]
+    pair.vm.qmp.events.clear()
+    with pair.target(incoming="defer") as target:
+        pair.migrate()
+        target.connect().qmp.command("migrate-set-capabilities", capabilities=on)
+        target.qmp.command("migrate-incoming", channels=[pair.channels[0]])
+        source = ("prepare", "rehearse", "stop", "save", "load", "settle")
+        assert told(pair.vm.qmp) == [*phases(*source), ("UPDATE_COMPLETED", "completed")]
+        assert told(target.qmp) == [*phases("load", "resume"), ("UPDATE_COMPLETED", "completed")]
+        for vm in (pair.vm, target):
+            report = vm.qmp.command("query-migrate")["x-update"]
+            assert (report["mode"], report["owner"]) == ("cpr-transfer", "new")
+            assert report["old-pid"] == pair.vm.process.pid
+            assert report["new-pid"] == target.process.pid
+            assert report["pause-us"] > 0
+
+
+def test_failed_transfer_is_told_as_one(pair: Pair) -> None:
+    pair.vm.qmp.events.clear()
+    with pair.target("-smp", "2"):
+        pair.migrate()
+        expected = [*phases("prepare"), ("phase", "rehearse begun"), ("phase", "rehearse failed")]
+        assert told(pair.vm.qmp) == [*expected, ("UPDATE_FAILED", "refused")]
+    report = pair.vm.qmp.command("query-migrate")["x-update"]
+    assert (report["status"], report["owner"]) == ("refused", "old")
+    assert "the target refused: -smp" in report["reason"]
+
+
+def test_main_channel_may_be_tcp(pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    pair.main_address = {
+        "transport": "socket", "type": "inet", "host": "127.0.0.1", "port": str(port),
+    }  # fmt: skip
+    with pair.target(incoming=f"tcp:127.0.0.1:{port}") as target:
+        assert pair.transfer()["status"] == "completed"
+        target.connect().console.wait(b"tick")
+        assert target.qmp.command("query-status")["running"] is True

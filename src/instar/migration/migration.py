@@ -439,6 +439,7 @@ class Migration:
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.done(report)
+            self._tell(report)
         if self._after_incoming is not None:
             self._after_incoming()
 
@@ -453,8 +454,12 @@ class Migration:
             return
         report.unclaimed = unclaimed
         report.add_phase("settle", report.ended_ns, monotonic_ns())
+        self._tell(report)
+
+    def _tell(self, report: Report) -> None:
+        """Send the events of what this program did before it had monitors, and of the end."""
         failed = report.outcome == "failed"
-        for name, _, took_ns in report.since_exec():
+        for name, _, took_ns in report.after_handover():
             if name != "exec":
                 self.emit("UPDATE_PHASE", {"phase": name, "status": "begun"})
             status = "failed" if failed and name == "exec" else "done"

@@ -138,7 +138,7 @@ class Outgoing:
         Raises:
             InstarError, CprError: refused; the guest never stopped and nothing is left behind.
         """
-        if self._leaves:  # until this is a migration that clients see
+        if self._is_update:  # until this is a migration that clients see
             self._migration.side_report = self.report
         try:
             while self._run.advance() != "waiting":
@@ -193,6 +193,11 @@ class Outgoing:
         """Whether this program is replaced at the end."""
         return self._mode == "cpr-exec"
 
+    @property
+    def _is_update(self) -> bool:
+        """Whether another program goes on with the guest at once: phases and the end have events of their own."""
+        return self._mode in ("cpr-exec", "cpr-transfer")
+
     def _failed(self, error: Exception) -> None:
         log.release()
         migration, reason = self._migration, explained(_own(error))
@@ -207,17 +212,17 @@ class Outgoing:
     def _end(self, outcome: Outcome, reason: str = "") -> None:
         """Tell how an update ended that this program has survived."""
         self.report.end(outcome, reason)
-        if self._leaves:
+        if self._is_update:
             name = "UPDATE_CHECKED" if self.report.check else "UPDATE_FAILED"
             self._migration.emit(name, self.report.update_info())
 
     def _phase_begun(self, name: str) -> None:
-        if self._leaves:
+        if self._is_update:
             self._migration.emit("UPDATE_PHASE", {"phase": name, "status": "begun"})
 
     def _phase(self, event: PhaseEvent) -> None:
         self.report.add_phases([event])
-        if self._leaves:
+        if self._is_update:
             status = "failed" if event.failed and self.report.outcome == "running" else "done"
             data = {"phase": event.phase, "status": status, "us": event.took_ns // 1000}
             self._migration.emit("UPDATE_PHASE", data)

@@ -71,10 +71,11 @@ class Report:
         """Add one phase of the new program."""
         self.phases.append((name, start_ns, end_ns - start_ns))
 
-    def since_exec(self) -> list[tuple[str, int, int]]:
-        """Return the phases that the program after ``exec`` went through."""
+    def after_handover(self) -> list[tuple[str, int, int]]:
+        """Return the phases of the program that goes on: from ``exec`` on, of a transfer from ``load`` on."""
         names = [name for name, _, _ in self.phases]
-        return self.phases[names.index("exec") :] if "exec" in names else []
+        first = "load" if self.mode == "cpr-transfer" else "exec"
+        return self.phases[names.index(first) :] if first in names else []
 
     def end(self, outcome: Outcome, reason: str = "") -> None:
         """Note how it ended, in the program that goes on."""

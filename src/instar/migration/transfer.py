@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
+    from instar.cpr.lifecycle import PhaseEvent
     from instar.cpr.rival import Owner
     from instar.cpr.state import Record
     from instar.migration.channels import SocketAddress
     from instar.migration.migration import Migration
+    from instar.migration.report import Outcome
 
 TRANSFER: Final = Table(
     Row("prepare", "blockers", "check_blockers"),
@@ -84,6 +86,17 @@ class Transfer(Outgoing):
         self._refused = False
         self._versions: dict[str, int] = {}
         self._nonce = os.urandom(16).hex()
+
+    def _phase(self, event: PhaseEvent) -> None:
+        super()._phase(event)
+        if self.report.outcome == "completed":  # this was the last one
+            self._migration.emit("UPDATE_COMPLETED", self.report.update_info())
+
+    def _end(self, outcome: Outcome, reason: str = "") -> None:
+        if (
+            self.report.outcome != "completed"
+        ):  # the target was faster than what failed, and that is told
+            super()._end(outcome, reason)
 
     # prepare: the guest runs
 

@@ -36,7 +36,8 @@ it has `-incoming` is seen.
 Each phase tells its begin and its end by UPDATE_PHASE, the whole by UPDATE_COMPLETED, UPDATE_FAILED or
 UPDATE_CHECKED. As with QEMU's MIGRATION, whose order is kept, they are sent only with the migration capability
 `events`: a client that did not ask for them sees what it saw before. Those of the phases after `exec` are sent when
-the guest runs, by the program that goes on. `query-migrate` (`x-update`) has all of it afterwards, with or without
+the guest runs, by the program that goes on; in cpr-transfer the source tells all of its own, the target `load` and
+`resume`, both how it ended. `query-migrate` (`x-update`) has all of it afterwards, with or without
 that capability.
 """
 

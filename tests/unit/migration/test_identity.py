@@ -80,7 +80,7 @@ def test_state_that_is_not_of_whom_the_descriptors_are_is_refused(state: object)
 )
 @pytest.mark.parametrize("place", [0, 1])
 def test_hostile_identity_is_refused(said: object, place: int) -> None:
-    pair = [None, None]
+    pair: list[object] = [None, None]
     pair[place] = said
     with pytest.raises(StateCorruptError, match=r"manifest|the program before"):
         Identity(NONE_GIVEN, "").check(*pair)
