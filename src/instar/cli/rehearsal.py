@@ -20,6 +20,7 @@ from instar.cli.options.characters import read_chardev
 from instar.cli.options.compare import changes, differences
 from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
+from instar.cpr.errors import CprError
 from instar.cpr.own import release
 from instar.cpr.rehearsal import REPORT, tell
 from instar.cpr.versions import readable_versions
@@ -49,6 +50,7 @@ class _Told:
 
     def answer(self) -> Record:
         """Return the answer."""
+        __import__("instar.monitor.state")  # it may not have come that far; all states are told
         return {
             **self.record,
             "complaints": self.complaints,
@@ -77,7 +79,7 @@ def rehearse(words: list[str]) -> int:
         _try(words, adopted, told)
     except Exception as e:  # whatever it is, the update would end in it
         told.complaints.append(
-            str(e) if isinstance(e, InstarError) else f"{type(e).__name__}: {e}"
+            str(e) if isinstance(e, InstarError | CprError) else f"{type(e).__name__}: {e}"
         )
     tell(pipe, told.answer())
     os._exit(0)

@@ -1,8 +1,12 @@
-"""What a state loses on its way through an older version, found by going there and back; nothing is changed."""
+"""Whether a state can be written for an older reader, and what it loses on the way there and back; nothing is changed.
+
+Source: own; docs/decisions/0009-state-versions.md.
+"""
 
 from __future__ import annotations
 
-from instar.cpr.state import State, load, save
+from instar.cpr.errors import StateTooNewError, StateTooOldError
+from instar.cpr.state import State, inner, load, save
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +26,47 @@ class _Numbers:
 
     def take(self, name: str, _ident: int, /) -> int:
         return self._fds.get(name, -1)
+
+
+def differing(cls: type[State], versions: Mapping[str, int]) -> list[type[State]]:
+    """Return what of ``cls`` and the states inside it ``versions`` has in another version than the current one."""
+    classes = (cls, *inner(cls, cls.state_version).values())
+    return [c for c in classes if versions.get(c.state_name, c.state_version) != c.state_version]
+
+
+def check_writable(
+    ident: str, cls: type[State], versions: Mapping[str, int], program: str, after: str
+) -> None:
+    """Refuse versions that this program does not write, of a state and of those inside it.
+
+    Args:
+        ident: The object whose state it is, for people.
+        cls: Its state.
+        versions: What the reader wants, by state name.
+        program: Version of this program.
+        after: What state things are in, as ``"the guest was not stopped"``.
+
+    Raises:
+        StateTooOldError, StateTooNewError: There is no step to what is wanted; the text names both versions.
+    """
+    for one in differing(cls, versions):
+        version = versions[one.state_name]
+        if one.state_oldest <= version < one.state_version:
+            continue
+        error = StateTooOldError if version < one.state_oldest else StateTooNewError
+        raise error(
+            f"{ident}: the reader wants state {one.state_name} as v{version}, "
+            f"this program ({program}) writes {span(one)}; {after}"
+        ).hint(
+            f"go by a version that reads {one.state_name} as v{version} and as {span(one)}",
+        )
+
+
+def span(cls: type[State]) -> str:
+    """Return the versions of a state that this program reads and writes, for people."""
+    if cls.state_oldest == cls.state_version:
+        return f"v{cls.state_version}"
+    return f"v{cls.state_oldest} to v{cls.state_version}"
 
 
 def losses(live: State, version: int, versions: Mapping[str, int]) -> list[str]:

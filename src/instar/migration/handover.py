@@ -12,18 +12,25 @@ import os
 from instar import log, signals
 from instar.cpr.adopted import BACK, GUARDIAN, LEASE
 from instar.cpr.carriers import ExecCarrier
-from instar.cpr.errors import UpdateRefusedError
+from instar.cpr.errors import StateError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.rehearsal import judge
 from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
+from instar.migration.copies import (
+    copy_state,
+    guest_things,
+    host_things,
+    sentences,
+    written_otherwise,
+)
 from instar.migration.handcheck import check_unrehearsed
 from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
 from instar.migration.rehearsal import Rehearsal
-from instar.migration.sections import host_records
+from instar.migration.sections import host_records, losses_of
 from instar.sandbox.notice import is_confined
 
 TYPE_CHECKING = False
@@ -78,6 +85,8 @@ class Handover:
         self._rehearsal: Rehearsal | None = None
         self._answer: Answer | None = None
         self._old_answer: Answer | None = None
+        self._lost: list[str] = []  # fields that have no place in these versions
+        self._told: list[str] = []  # about these versions, for people
         self.versions: dict[str, int] = {}  # of states, that the next program reads
         self.save_ns = 0  # how long saving took, for the prediction
         self.nonce = os.urandom(16).hex()  # ties the state to this one update
@@ -175,21 +184,50 @@ class Handover:
 
     # Rehearsals
 
-    def rehearse_new(self, state: tuple[Fds, int], go_on: Callable[[], object]) -> None:
+    def rehearse_new(self, go_on: Callable[[], object]) -> None:
         """Start the new program in a rehearsal.
 
         Args:
-            state: A table of its own, and a memfd with all state; taken over.
             go_on: Called when it has answered.
 
         Raises:
             CprError, OSError: It cannot be started.
         """
         if self.pinned is not None:
-            self._rehearse(self.pinned.target, self._command, state, self._take_new, go_on)
+            self._rehearse(self.pinned.target, self._command, self._take_new, go_on)
+
+    def rehearse_older(self, go_on: Callable[[], object]) -> bool:
+        """Start it once more, if it reads only older versions of our states: with a copy in these versions.
+
+        What has been tried is what will be written; so this is done whatever it said to the first copy.
+
+        Returns:
+            Whether there is anything to wait for.
+
+        Raises:
+            UpdateRefusedError: This program does not write what it reads, or what is in use has no place there.
+            CprError, OSError: It cannot be started.
+        """
+        answer = self._answer
+        if answer is None:
+            return False
+        self.end_rehearsal()
+        things = [*guest_things(self._migration), *host_things(self._migration)]
+        try:
+            self.versions = versions_for(answer.reads)
+            other = written_otherwise(things, self.versions)
+            if other:
+                self.rehearse_new(go_on)
+        except StateError as e:
+            self._report.new_version = answer.program
+            self._report.complaints = [str(e), *answer.verdict]
+            raise _refused(self._command[0], e, answer) from e
+        if other:
+            self._told = sentences(answer.program, other, self._lost)
+        return bool(other)
 
     def judge_new(self) -> None:
-        """Take the answer: what it reads, and whether it may.
+        """Take the answer: whether it may.
 
         Raises:
             UpdateRefusedError: It complained, or would take longer than ``x-update-budget``.
@@ -201,11 +239,10 @@ class Handover:
         predicted_ns = self.save_ns + answer.pause_ns
         report = self._report
         report.new_version = answer.program
-        report.notes, report.complaints = answer.notes, answer.verdict
+        report.notes, report.complaints = [*self._told, *answer.notes], answer.verdict
         if not report.complaints:
             report.predicted_ns = predicted_ns
         judge(answer, self._command[0], _KEPT)
-        self.versions = versions_for(answer.reads)
         budget_ms = self._budget_ms
         if budget_ms and predicted_ns > budget_ms * 1_000_000:
             raise UpdateRefusedError(
@@ -226,12 +263,12 @@ class Handover:
             and answer.release != self._migration.release
         )
 
-    def rehearse_old(self, state: tuple[Fds, int], go_on: Callable[[], object]) -> None:
+    def rehearse_old(self, go_on: Callable[[], object]) -> None:
         """Start this program, as it would be started on a way back, in a rehearsal; as :meth:`rehearse_new`."""
         own = self._migration.own_program
         if own is not None:
             argv = [*own.words, *self._migration.host.command_words("memfd:")]
-            self._rehearse(own.target, argv, state, self._take_old, go_on)
+            self._rehearse(own.target, argv, self._take_old, go_on)
 
     def judge_old(self) -> None:
         """Take the answer about the way back, if it was asked for.
@@ -273,12 +310,9 @@ class Handover:
         self,
         target: Target,
         argv: list[str],
-        state: tuple[Fds, int],
         take: Callable[[Answer], object],
         go_on: Callable[[], object],
     ) -> None:
-        fds, memfd = state
-
         def answered(answer: Answer) -> None:
             take(answer)
             go_on()
@@ -286,12 +320,14 @@ class Handover:
         migration = self._migration
         limit_ns = 2 * migration.settings.timeout_ms * 1_000_000  # more than an update may take
         rehearsal = Rehearsal(migration.machine.loop, target, argv, limit_ns, answered)
+        copy = copy_state(migration, self.nonce, self.versions)
+        fds = copy.fds
         try:
-            fds.save(*MAIN_FD, memfd, kind="memfd", owner="migration")
+            fds.save(*MAIN_FD, copy.memfd, kind="memfd", owner="migration")
             migration.host.save_fds(fds)
-            host_state = host_records(
-                [migration.settings, *migration.host.things()], fds, self.versions, peek=True
-            )
+            things = host_things(migration)
+            self._lost = [*copy.lost, *losses_of(things, self.versions, _KEPT)]
+            host_state = host_records(things, fds, self.versions, peek=True)
             info: Record = {
                 "host": host_state,
                 "versions": dict(self.versions),
@@ -301,7 +337,8 @@ class Handover:
             }
             rehearsal.start(fds, info)
         finally:
-            os.close(memfd)
+            os.close(copy.memfd)
+        self.save_ns = copy.took_ns
         self._rehearsal = rehearsal
 
     # The hand-over itself, in one turn of the main loop: what came in between would be lost
@@ -331,9 +368,7 @@ class Handover:
         self._carrier = ExecCarrier(self.pinned.target, self._command)
         migration.host.save_fds(fds)
         # In this very turn: nobody reads from a client after its monitor was saved.
-        host_state = host_records(
-            [migration.settings, *migration.host.things()], fds, self.versions
-        )
+        host_state = host_records(host_things(migration), fds, self.versions)
         info: Record = {
             "report": report.to_record(),
             "host": host_state,
@@ -391,3 +426,11 @@ class Handover:
         if self._carrier is not None:
             self._carrier.drop()
             self._carrier = None
+
+
+def _refused(program: str, error: StateError, answer: Answer) -> UpdateRefusedError:
+    """Return why the program cannot be served, with what it says itself about the states of this one."""
+    refused = UpdateRefusedError(f"rehearsal of {program}: {error}")
+    for note in (*answer.verdict, *getattr(error, "__notes__", ())):
+        refused.add_note(note)
+    return refused

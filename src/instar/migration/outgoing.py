@@ -20,6 +20,7 @@ from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.channels import Address, open_file
+from instar.migration.copies import guest_things
 from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
 from instar.migration.identity import KEY
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Final
 
-    from instar.cpr.fds import Fds
     from instar.cpr.lifecycle import PhaseEvent
     from instar.cpr.state import Record
     from instar.machine.parts import MemoryBackend
@@ -44,6 +44,9 @@ TURN: Final = 16 << 20  # bytes written in one turn of the main loop
 SPACE: Final = (
     1 << 20
 )  # bytes a state without RAM may take; asked of the file system before the guest stops
+_UNREHEARSED: Final = (
+    "no rehearsal: states are written in this program's versions, an older one may refuse them"
+)
 
 _ASK: Final = (
     Row("prepare", "blockers", "check_blockers"),
@@ -58,6 +61,7 @@ _TRY: Final = (
     Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
     Row("rehearse", "guardian-ready", "check_guardian"),
     Row("rehearse", "new-program", "rehearse_new", "end_rehearsal"),
+    Row("rehearse", "new-program-older", "rehearse_older", "end_rehearsal"),
     Row("rehearse", "new-program-answered", "judge_new"),
     Row("rehearse", "old-program", "rehearse_old", "end_rehearsal"),
     Row("rehearse", "old-program-answered", "judge_old"),
@@ -342,20 +346,27 @@ class Outgoing:
 
     def rehearse_new(self) -> str | None:
         """Let the new program try itself."""
-        if not self._leaves or not self._migration.settings.rehearsal:
+        if not self._leaves:
             return None
-        self._handover.rehearse_new(self._copy_of_state(), self._go_on)
+        if not self._migration.settings.rehearsal:
+            self.report.notes.append(_UNREHEARSED)
+            return None
+        self._handover.rehearse_new(self._go_on)
         return WAIT
 
+    def rehearse_older(self) -> str | None:
+        """Let it try itself once more, with older versions of states, if it reads only these."""
+        return WAIT if self._handover.rehearse_older(self._go_on) else None
+
     def judge_new(self) -> None:
-        """Refuse if it could not take over, or would take too long; write what it reads."""
+        """Refuse if it could not take over, or would take too long."""
         self._handover.judge_new()
 
     def rehearse_old(self) -> str | None:
         """Let this program, as it is on the disk, try itself: the way back."""
         if not self._handover.needs_old_rehearsal:
             return None
-        self._handover.rehearse_old(self._copy_of_state(), self._go_on)
+        self._handover.rehearse_old(self._go_on)
         return WAIT
 
     def judge_old(self) -> None:
@@ -394,29 +405,6 @@ class Outgoing:
             log.error(f"undoing a check: {e.exceptions[-1]}")
         if undone:
             self._end("ready" if ready else "cancelled", "" if ready else "it was cancelled")
-
-    def _copy_of_state(self) -> tuple[Fds, int]:
-        """Return a table and a memfd with all state, taken between two instructions of the running guest."""
-        memfd = os.memfd_create("instar-rehearsal", os.MFD_CLOEXEC)
-        writer = Writer(memfd, program=VERSION, mode=self._mode, info=self._manifest_info())
-
-        def save() -> Fds:
-            with self._machine.lock:
-                self._machine.note_runstate()
-                fds = self._migration.fds.copy()
-                things = [self._migration.ram_box, *self._machine.stateful]
-                write_sections(writer, things, fds, self._handover.versions, peek=True)
-                return fds
-
-        began = monotonic_ns()
-        try:
-            fds = self._machine.vcpus.parked(save)
-            writer.finish()
-        except BaseException:
-            os.close(memfd)
-            raise
-        self._handover.save_ns = monotonic_ns() - began
-        return fds, memfd
 
     # stop
 
@@ -457,7 +445,6 @@ class Outgoing:
         log.hold()
         self._migration.set_status("device")
         migration = self._migration
-        things = [migration.ram_box, *self._machine.stateful]
         self._fds = migration.fds.copy()
         self._writer = Writer(
             self._main if self._leaves else self._channel,
@@ -466,6 +453,7 @@ class Outgoing:
             mode=self._mode,
             info=self._manifest_info(),
         )
+        things = guest_things(migration)
         write_sections(self._writer, things, self._fds, self._handover.versions)
         for backend in self._copied():
             block = backend.block

@@ -15,7 +15,7 @@ from instar.cpr.errors import (
     StateTooNewError,
     StateTooOldError,
 )
-from instar.cpr.losses import losses
+from instar.cpr.losses import check_writable, differing, losses, span
 from instar.cpr.state import State, state, subs, text, u
 
 TYPE_CHECKING = False
@@ -81,6 +81,8 @@ class RamBox:
         """Do nothing more: RAM was compared before anything was loaded."""
 
 
+_UNWRITTEN: Final = "nothing was written"
+
 # Optional fields that came with an object and that it does not know, by the object's identity. Most objects take
 # their fields out of a state one by one, and none has a place for fields of a version to come.
 _kept: Final[dict[int, tuple[Stateful, dict[str, states.Record]]]] = {}
@@ -114,37 +116,12 @@ def write_sections(
     wanted = versions or {}
     for thing in things:
         cls = thing.state_class
-        version = _writable(thing, wanted)
+        check_writable(thing.state_id, cls, wanted, VERSION, _UNWRITTEN)
+        version = wanted.get(cls.state_name, cls.state_version)
         inner = states.inner(cls, version)
         record = _record(thing, fds, wanted, peek=peek)
         inside = {name: wanted.get(name, one.state_version) for name, one in inner.items()}
         writer.add(thing.state_id, cls.state_name, version, record, inside)
-
-
-def _writable(thing: Stateful, versions: Mapping[str, int]) -> int:
-    """Return the version to write of the thing's own state, after a look at those inside it."""
-    cls = thing.state_class
-    version = versions.get(cls.state_name, cls.state_version)
-    for one in (cls, *states.inner(cls, cls.state_version).values()):
-        _check_writable(thing.state_id, one, versions.get(one.state_name, one.state_version))
-    return version
-
-
-def _check_writable(ident: str, cls: type[State], version: int) -> None:
-    if cls.state_oldest <= version <= cls.state_version:
-        return
-    range_here = f"this program ({VERSION}) writes {_range(cls)}"
-    text = f"{ident}: the reader wants state {cls.state_name} as v{version}, {range_here}; nothing was written"
-    error = StateTooOldError if version < cls.state_oldest else StateTooNewError
-    raise error(text).hint(
-        f"go by a version that reads {cls.state_name} as v{version} and as {_range(cls)}"
-    )
-
-
-def _range(cls: type[State]) -> str:
-    if cls.state_oldest == cls.state_version:
-        return f"v{cls.state_version}"
-    return f"v{cls.state_oldest} to v{cls.state_version}"
 
 
 def _record(
@@ -168,25 +145,33 @@ def _live(thing: Stateful, *, peek: bool) -> State:
     return thing.save_state() if look is None else look()
 
 
-def losses_of(things: Iterable[Stateful], versions: Mapping[str, int]) -> list[str]:
+def losses_of(
+    things: Iterable[Stateful], versions: Mapping[str, int], after: str = _UNWRITTEN
+) -> list[str]:
     """Return the fields that would not outlive a reader of these versions, as ``"net0.pairs"``.
+
+    Args:
+        things: The objects; they may be at work.
+        versions: As for :func:`write_sections`.
+        after: What state things are in if that cannot be, for people.
 
     Raises:
         StateError: as for :func:`write_sections`; nothing was changed.
     """
     found: list[str] = []
     for thing in things:
-        _writable(thing, versions)
-        found += _losses(thing, _live(thing, peek=True), versions)
+        check_writable(thing.state_id, thing.state_class, versions, VERSION, after)
+        try:
+            found += _losses(thing, _live(thing, peek=True), versions)
+        except StateInvalidError as e:  # what the older version has no place for is in use
+            raise StateInvalidError(f"{thing.state_id}: {e}; {after}", e.path) from e
     return found
 
 
 def _losses(thing: Stateful, live: State, versions: Mapping[str, int]) -> list[str]:
     """Go down and up again, but only where the reader is older."""
     cls = type(live)
-    inner = states.inner(cls, cls.state_version)
-    classes = (cls, *inner.values())
-    if all(versions.get(c.state_name, c.state_version) == c.state_version for c in classes):
+    if not differing(cls, versions):
         return []
     version = versions.get(cls.state_name, cls.state_version)
     return [f"{thing.state_id}.{path}" for path in losses(live, version, versions)]
@@ -281,7 +266,7 @@ def check_manifest(manifest: Manifest, things: Sequence[Stateful]) -> None:
 def _check_readable(manifest: Manifest, section: Section, cls: type[State], version: int) -> None:
     if cls.state_oldest <= version <= cls.state_version:
         return
-    text = f"{section.id}: state {cls.state_name} is v{version}, this program ({VERSION}) reads {_range(cls)}"
+    text = f"{section.id}: state {cls.state_name} is v{version}, this program ({VERSION}) reads {span(cls)}"
     if version > cls.state_version:
         raise StateTooNewError(
             f"{text}; version {manifest.program}, which wrote it, or a later one is needed; nothing was loaded"
@@ -328,9 +313,11 @@ def host_records(
     records: list[object] = []
     wanted = versions or {}
     for thing in things:
-        version = _writable(thing, wanted)
+        cls = thing.state_class
+        check_writable(thing.state_id, cls, wanted, VERSION, _UNWRITTEN)
+        name = cls.state_name
+        version = wanted.get(name, cls.state_version)
         record = _record(thing, fds, wanted, peek=peek)
-        name = thing.state_class.state_name
         records.append({"id": thing.state_id, "state": name, "version": version, "record": record})
     return records
 

@@ -25,6 +25,7 @@ from instar.cpr.transfer import TransferCarrier, reason_in
 from instar.cpr.versions import versions_for
 from instar.errors import CommandError, ConfigError, HostError
 from instar.migration.channels import Address
+from instar.migration.copies import find_losses, guest_things, sentences, written_otherwise
 from instar.migration.exchange import Exchange, FileSender, connect
 from instar.migration.identity import KEY
 from instar.migration.outgoing import Outgoing
@@ -157,8 +158,12 @@ class Transfer(Outgoing):
     def judge_target(self) -> None:
         """Refuse if the target cannot take over; write what it reads."""
         answer = self._result()
-        self.report.new_version = str(answer.get("program", ""))[:100]
+        reader = self.report.new_version = str(answer.get("program", ""))[:100]
         self._versions = versions_for(answer.get("reads"))
+        other = written_otherwise(guest_things(self._migration), self._versions)
+        if other:
+            lost = find_losses(self._migration, self._versions)
+            self.report.notes = sentences(reader, other, lost)
 
     def connect_main(self) -> None:
         """Connect to where the target waits for the state."""
