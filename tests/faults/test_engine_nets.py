@@ -230,3 +230,41 @@ def test_older_program_gets_the_state_that_it_reads_and_back_up_again(service, c
     assert [version for _, version in answers] == ["2", "1"] * 3
     numbers = sorted([*load.end(), *(count for count, _ in answers)])
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+IN_USE = """raise StateInvalidError("counter: words are in use")
+
+
+socket.setdefaulttimeout"""
+
+
+def test_older_program_is_refused_if_it_has_no_place_for_what_is_in_use(service, caller, load):
+    newer = text(("state, u", "state, step, u"))
+    newer = newer.replace("import CprError", "import CprError, StateInvalidError")
+    newer = newer.replace('"counter", version=1', '"counter", version=2')
+    newer = newer.replace("socket.setdefaulttimeout", UP, 1)
+    newer = newer.replace('return {name: record[name] for name in ("count", "listener")}', IN_USE)
+    newer = newer.replace("socket.setdefaulttimeout\n", "", 1)
+    service.replace(lambda path: path.write_text(newer))
+    assert "update 1 -> 2: pause" in update(service, caller)
+    service.replace(lambda path: path.write_text(service.text))
+    said = update(service, caller)
+    assert said == f"rehearsal of {service.file}: counter: words are in use; nothing changed"
+    count, version = caller.ask()
+    assert version == "2"
+    numbers = sorted([*load.end(), count])
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_older_program_whose_versions_are_not_written_is_refused(tmp_path):
+    service = Service(tmp_path, ("version=1", "version=2, oldest=2"))
+    caller = service.connect()
+    try:
+        service.replace(lambda path: path.write_text(EXAMPLE.read_text()))
+        wanted = "the reader wants state counter as v1, this program (1) writes v2"
+        said = f"rehearsal of {service.file}: counter: {wanted}; nothing changed"
+        assert update(service, caller) == said
+        assert caller.ask() == (1, "1")
+    finally:
+        caller.close()
+        service.end()

@@ -10,11 +10,11 @@ import os
 from instar.cpr.adopted import BACK, GUARDIAN, LEASE
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.engine import MODE, STREAM
-from instar.cpr.errors import TargetError, UpdateRefusedError
+from instar.cpr.errors import StateError, TargetError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.lifecycle import Row, Run, Table
-from instar.cpr.losses import losses
+from instar.cpr.losses import check_writable, differing, losses
 from instar.cpr.own import stamp
 from instar.cpr.rehearsal import Answer, Child, judge
 from instar.cpr.state import inner, save
@@ -157,8 +157,23 @@ class _Update:
         wanted = versions_for(answer.reads)
         if answer.complaints and self._differ(wanted):  # it is older: once more, in its words
             self._versions = wanted
-            answer = self._try(self._target, self._argv)
+            try:
+                self._check_writable()
+                answer = self._try(self._target, self._argv)
+            except StateError as exc:
+                raise self._unwritable(exc, answer) from exc
         return answer
+
+    def _check_writable(self) -> None:
+        for object_id, live in self._engine.states.items():
+            check_writable(object_id, type(live), self._versions, self._engine.version, _KEPT)
+
+    def _unwritable(self, why: StateError, answer: Answer) -> UpdateRefusedError:
+        end = "" if str(why).endswith(_KEPT) else f"; {_KEPT}"
+        error = UpdateRefusedError(f"rehearsal of {self._argv[0]}: {why}{end}")
+        for note in (*answer.verdict, *getattr(why, "__notes__", ())):
+            error.add_note(note)
+        return error
 
     def rehearse_way_back(self) -> None:
         own, version = self._engine.own, self._engine.version
@@ -192,11 +207,7 @@ class _Update:
 
     def _differ(self, versions: dict[str, int]) -> bool:
         """Does the reader want any of our states in another version than the current one?"""
-        for live in self._engine.states.values():
-            kinds = (type(live), *inner(type(live), live.state_version).values())
-            if any(versions.get(c.state_name, c.state_version) != c.state_version for c in kinds):
-                return True
-        return False
+        return any(differing(type(live), versions) for live in self._engine.states.values())
 
     def _losses(self) -> list[str]:
         return [

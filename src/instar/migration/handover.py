@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 
 from instar import log, signals
+from instar._version import VERSION
 from instar.cpr.adopted import BACK, GUARDIAN, LEASE
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import StateError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
+from instar.cpr.losses import check_writable
 from instar.cpr.rehearsal import judge
 from instar.cpr.versions import versions_for
 from instar.errors import CommandError
@@ -194,7 +196,7 @@ class Handover:
             CprError, OSError: It cannot be started.
         """
         if self.pinned is not None:
-            self._rehearse(self.pinned.target, self._command, self._take_new, go_on)
+            self._rehearse(self.pinned.target, self._command, self.take_new, go_on)
 
     def rehearse_older(self, go_on: Callable[[], object]) -> bool:
         """Start it once more, if it reads only older versions of our states: with a copy in these versions.
@@ -215,13 +217,20 @@ class Handover:
         things = [*guest_things(self._migration), *host_things(self._migration)]
         try:
             self.versions = versions_for(answer.reads)
+            for thing in things:
+                ident, cls = thing.state_id, thing.state_class
+                check_writable(ident, cls, self.versions, VERSION, _KEPT)
             other = written_otherwise(things, self.versions)
             if other:
                 self.rehearse_new(go_on)
         except StateError as e:
             self._report.new_version = answer.program
-            self._report.complaints = [str(e), *answer.verdict]
-            raise _refused(self._command[0], e, answer) from e
+            why = str(e) if str(e).endswith(_KEPT) else f"{e}; {_KEPT}"
+            self._report.complaints = [why, *answer.verdict]
+            refused = UpdateRefusedError(f"rehearsal of {self._command[0]}: {why}")
+            for note in (*answer.verdict, *getattr(e, "__notes__", ())):
+                refused.add_note(note)
+            raise refused from e
         if other:
             self._told = sentences(answer.program, other, self._lost)
         return bool(other)
@@ -292,7 +301,8 @@ class Handover:
         if rehearsal is not None:
             rehearsal.stop()
 
-    def _take_new(self, answer: Answer) -> None:
+    def take_new(self, answer: Answer) -> None:
+        """Keep what the new program has told."""
         self._answer = answer
 
     def _take_old(self, answer: Answer) -> None:
@@ -426,11 +436,3 @@ class Handover:
         if self._carrier is not None:
             self._carrier.drop()
             self._carrier = None
-
-
-def _refused(program: str, error: StateError, answer: Answer) -> UpdateRefusedError:
-    """Return why the program cannot be served, with what it says itself about the states of this one."""
-    refused = UpdateRefusedError(f"rehearsal of {program}: {error}")
-    for note in (*answer.verdict, *getattr(error, "__notes__", ())):
-        refused.add_note(note)
-    return refused

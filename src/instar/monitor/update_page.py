@@ -31,6 +31,12 @@ With a hand-written `cpr-exec-command` the rehearsal finds out whether it is the
 `x-update-rehearsal` off, a command that executes this very release is parsed by its own rules, of any other only that
 it has `-incoming` is seen.
 
+A program that is older is given the states in the versions that it reads: it tells them in the rehearsal, which is then
+done again with these (`new-program-older`). Where this program does not write one of them, or something is in use that
+an older version has no place for, the update is refused, naming state, versions and object. The notes of the report
+tell what was written otherwise, and what the older program has no place for. With `x-update-rehearsal` off nobody knows
+what it reads: it refuses the state after `exec`, with the version that it needs, and the old program goes on.
+
 ## Phases
 
 Each phase tells its begin and its end by UPDATE_PHASE, the whole by UPDATE_COMPLETED, UPDATE_FAILED or
