@@ -110,15 +110,7 @@ def stream_through_updates(vm: Vm, host: str, address: str) -> tuple[EchoServer,
         The server, the digest of what came back to the guest, and what the server had received at each update.
     """
     server = EchoServer(host)
-    shell(vm.console, f"seq 1 {LINES} > /tmp/r")
-    # A session of its own: the guest's shell is free for other lines, and nothing it does stops the traffic.
-    shell(
-        vm.console,
-        "setsid sh -c '(while [ ! -e /tmp/stop ]; do cat /tmp/r; done; printf END; sleep 1000)"
-        f" | nc {address} {server.port} | (sha256sum > /tmp/back; echo c''losed > /dev/ttyS0)'"
-        " < /dev/null > /dev/null 2>&1 &",
-    )
-    start = len(vm.console.text)
+    begin_stream(vm.console, address, server.port)
     seen = [0]
     for _ in range(UPDATES):
         seen.append(server.more_than(seen[-1]))
@@ -126,7 +118,25 @@ def stream_through_updates(vm: Vm, host: str, address: str) -> tuple[EchoServer,
         assert updated["status"] == "completed"
         server.pause_ms += updated["downtime"]
     server.more_than(seen[-1])
-    shell(vm.console, "touch /tmp/stop")
-    vm.console.wait(b"closed", start)
+    return server, end_stream(vm.console, server), seen[1:]
+
+
+def begin_stream(console: Console, address: str, port: int) -> None:
+    """Have the guest send lines to a server, and remember what comes back, until :func:`end_stream`."""
+    shell(console, f"seq 1 {LINES} > /tmp/r")
+    # A session of its own: the guest's shell is free for other lines, and nothing it does stops the traffic.
+    shell(
+        console,
+        "setsid sh -c '(while [ ! -e /tmp/stop ]; do cat /tmp/r; done; printf END; sleep 1000)"
+        f" | nc {address} {port} | (sha256sum > /tmp/back; echo c''losed > /dev/ttyS0)'"
+        " < /dev/null > /dev/null 2>&1 &",
+    )
+
+
+def end_stream(console: Console, server: EchoServer) -> str:
+    """Have the guest close its connection; return the digest of what came back to it."""
+    start = len(console.text)
+    shell(console, "touch /tmp/stop")
+    console.wait(b"closed", start)
     server.finish()
-    return server, shell(vm.console, "cat /tmp/back"), seen[1:]
+    return shell(console, "cat /tmp/back")

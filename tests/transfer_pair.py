@@ -91,6 +91,22 @@ class Target(Vm):
         return self
 
 
+def hand_over(vm: Vm) -> Target:
+    """Have another program take the guest over, end the one that had it, and return the other."""
+    pair = Pair(vm)
+    target = pair.target()
+    try:
+        assert pair.transfer()["status"] == "completed"
+        target.connect()
+    except BaseException:
+        target.close()
+        raise
+    finally:
+        vm.close()
+    target.argv = target.argv[:-4]  # what it waited for has come
+    return target
+
+
 def faulty(folder: Path, patch: str) -> Path:
     """Write a version of the program that has a fault."""
     lines = PROGRAM.read_text().splitlines(keepends=True)

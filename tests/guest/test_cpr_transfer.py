@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import Debian
 from harness import Qmp, QmpError, Vm
-from transfer_pair import Pair
+from transfer_pair import Pair, hand_over
 
+BAD = re.compile(rb"stall|hung task|I/O error|blocked for more than|Oops|BUG:|DISK ERROR")
 TICK = re.compile(rb"tick (\d+)\r?\n")
 
 
@@ -109,3 +111,26 @@ def test_main_channel_may_be_tcp(pair: Pair) -> None:
         assert pair.transfer()["status"] == "completed"
         target.connect().console.wait(b"tick")
         assert target.qmp.command("query-status")["running"] is True
+
+
+def test_debian_goes_from_program_to_program_under_disk_load(
+    debian: Debian, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk.raw"
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    vm = Vm(
+        *debian.arguments("console=ttyS0 quiet instar.diskverify"),
+        "-drive", f"file={disk},if=none,id=d0,format=raw", "-device", "virtio-blk-device,drive=d0", size=256,
+    )  # fmt: skip
+    try:
+        vm.console.wait(b"DISK OK")
+        for _ in range(4):
+            vm = hand_over(vm)
+            vm.console.wait(b"DISK OK", vm.console.wait(b"DISK OK"))  # the second was begun here
+            assert not BAD.search(vm.console.text), BAD.search(vm.console.text)
+        vm.update()
+        vm.console.wait(b"DISK OK", len(vm.console.text))
+        assert not BAD.search(vm.console.text), BAD.search(vm.console.text)
+    finally:
+        vm.close()

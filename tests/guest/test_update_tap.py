@@ -12,6 +12,7 @@ import pytest
 from netns import NAMESPACE
 
 WORLD = Path(__file__).parents[1] / "tap_world.py"
+TRANSFER = WORLD.with_name("tap_transfer_world.py")
 PATIENCE = 240  # seconds
 
 
@@ -38,3 +39,15 @@ def test_tcp_over_a_tap_is_byte_exact_across_20_updates(
     )
     assert ("ifname=it1,queues=3" in found["added"]) == (form == "fds")
     assert found["said"] == ""
+
+
+def test_tap_goes_with_the_guest_from_program_to_program() -> None:
+    done = subprocess.run(
+        [*NAMESPACE, sys.executable, TRANSFER],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {
+        "refused": 1, "exact": True, "back": True, "ping": True, "taps": 1, "left": 0,
+    }  # fmt: skip

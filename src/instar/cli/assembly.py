@@ -108,6 +108,7 @@ def assemble(
     vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec")
     vm.migration.blockers.ask(vm.what_cannot_be_transferred, "cpr-transfer")
     vm.migration.notifiers.add(vm.on_update, "cpr-exec")
+    vm.migration.notifiers.add(vm.on_transfer, "cpr-transfer")
     if not config.incoming:
         if not config.kernel:
             log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")

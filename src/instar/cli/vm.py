@@ -155,6 +155,7 @@ class Vm:
         reasons = [
             f"netdev {netdev.id}: a {netdev.spec.kind} back end can serve one program at a time; {only}"
             for netdev in self.netdevs
+            if netdev.spec.kind != "tap"  # its descriptors are handed over
         ]
         reasons += [
             f"{front.state_id}: a vhost-user connection can serve one program at a time; {only}"
@@ -180,6 +181,15 @@ class Vm:
                 device.leave()
             else:
                 device.end_update()
+
+    def on_transfer(self, event: str, _mode: str) -> None:
+        """Hear of transfers (see ``Notifiers``): an interface that this program went on holding would never be free."""
+        if event == "done":
+            self.netdevs.give_up()
+
+    def things_on_the_way(self) -> Sequence[Stateful]:
+        """Return what of the host's side has state that goes with the guest in a transfer."""
+        return [self.netdevs]
 
     def things(self) -> Sequence[Stateful]:
         """Return what of the host's side has state: character devices, descriptors by name, monitors."""

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
             """Return character devices, monitors and the like."""
             ...
 
+        def things_on_the_way(self) -> Sequence[Stateful]:
+            """Return those of them whose state goes with the guest in a transfer."""
+            ...
+
         def save_fds(self, fds: Fds, /) -> None:
             """Name the descriptors that they keep."""
             ...

@@ -61,7 +61,10 @@ TRANSFER: Final = Table(
     Row("load", "target-answered", "judge_answer"),
     Row("settle", "complete", "complete", commit=True),
 )
-_CARRIED: Final = "memory/"  # names of descriptors that the target uses, beside the lease
+_CARRIED: Final = (
+    "memory/",
+    "netdev/",
+)  # names of descriptors that the target uses, beside the lease
 _LAST_STEPS_MS: Final = 500  # a target that refuses is about to end
 _HANDED_OVER: Final = "the guest was handed over to another program (process {}), which owns it"
 
@@ -142,7 +145,9 @@ class Transfer(Outgoing):
         sock = _open(self._cpr)
         migration = self._migration
         table = Fds()
-        for entry in migration.fds.copy().walk():
+        everything = migration.fds.copy()
+        migration.host.save_fds(everything)
+        for entry in everything.walk():
             if entry.name.startswith(_CARRIED) or entry.name == LEASE:
                 table.save(entry.name, entry.ident, entry.fd, kind=entry.kind, owner=entry.owner)
         carrier = self._carrier = TransferCarrier(sock)
@@ -203,6 +208,8 @@ class Transfer(Outgoing):
         self._let_go()
         if owner == "ours":
             self._migration.note_lease()
+        else:
+            self._migration.notifiers.done(self._mode)
 
     @property
     def _pid(self) -> int:
@@ -221,7 +228,12 @@ class Transfer(Outgoing):
             "report": self.report.to_record(),
         }
         writer = Writer(self._main, program=VERSION, mode=self._mode, info=info)
-        things = [self._migration.ram_box, *self._machine.stateful]
+        migration = self._migration
+        things = [
+            migration.ram_box,
+            *self._machine.stateful,
+            *migration.host.things_on_the_way(),
+        ]
         write_sections(writer, things, Fds(), self._versions)
         writer.finish()
         self.report.transferred = writer.written

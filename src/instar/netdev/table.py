@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from instar.cpr.errors import StateInvalidError
 from instar.errors import CommandError, ConfigError
 from instar.netdev import sockets
 from instar.netdev.dgram import DgramNet
@@ -179,7 +180,15 @@ class Netdevs:
         )
 
     def load_state(self, state: NetdevsState) -> None:
-        """Take over what was added and deleted; :meth:`open` does the rest."""
+        """Take over what was added and deleted; :meth:`open` does the rest.
+
+        Where back ends are open already, over descriptors of a program that went on meanwhile (cpr-transfer), they take
+        over what waited in its own.
+        """
+        if self._backends:
+            for one in state.netdevs:
+                self._backends[one.id].load_state(one)
+            return
         # Also names that this command line lacks: one that was written by hand may have them next time.
         self._removed = {one.id for one in state.removed}
         for ident in self._removed:
@@ -190,6 +199,19 @@ class Netdevs:
                 options = {option.name: option.value for option in one.options}
                 self._planned[one.id] = NetSpec(one.kind, one.id, options)
                 self._added.add(one.id)
+
+    def check_against(self, state: NetdevsState) -> None:
+        """Refuse the state of back ends that came or went while this program was built (StateInvalidError)."""
+        mine, theirs = {*self._backends}, {one.id for one in state.netdevs}
+        if mine != theirs:
+            names = ", ".join(sorted(mine ^ theirs))
+            raise StateInvalidError(f"netdevs: {names}: only one of the two programs has it")
+
+    def give_up(self) -> None:
+        """Close all, for another program has them now; the cards go on without a cable."""
+        for backend in self:
+            backend.close()
+        self.save_fds(self._fds)
 
     def _state_of(self, backend: NetBackend) -> NetdevState:
         state = backend.save_state()

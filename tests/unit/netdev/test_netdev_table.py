@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.cpr import state as states
+from instar.cpr.errors import StateInvalidError
 from instar.cpr.fds import Fds
 from instar.errors import CommandError, ConfigError, HostError
 from instar.netdev import Netdevs, NetSpec
@@ -24,6 +25,9 @@ class Loop:
 
 class Quiet:
     def watch(self, fd, *, readable=None, writable=None) -> None:
+        pass
+
+    def unwatch(self, fd) -> None:
         pass
 
 
@@ -282,3 +286,43 @@ def test_removed_names_that_a_command_line_lacks_are_kept_until_the_next_removal
     table._backends["n2"] = Nowhere(NetSpec("stream", "n2", {}), Quiet(), None)
     table.remove("n2")
     assert [one.id for one in table.save_state().removed] == ["n0", "n2"]
+
+
+@pytest.mark.usefixtures("kinds")
+def test_back_ends_that_are_open_already_take_over_what_waited_in_the_others() -> None:
+    one, two = table("a"), table("a")
+    one.open()
+    two.open()
+    frames = [b"first", b"second"]
+    one.get("a").load_state(NetdevState(id="a", kind="stream", received=framed(frames)))
+    state = states.load(NetdevsState, 1, states.save(one.save_state()))
+    two.check_against(state)
+    two.load_state(state)
+    card = Card()
+    two.get("a").attach(card)
+    assert card.frames == frames
+
+
+@pytest.mark.parametrize(("theirs", "mine"), [(("a", "b"), ("a",)), (("a",), ("a", "b"))])
+@pytest.mark.usefixtures("kinds")
+def test_back_ends_that_one_program_alone_has_are_refused(theirs, mine) -> None:
+    one, two = table(*theirs), table(*mine)
+    one.open()
+    two.open()
+    with pytest.raises(StateInvalidError, match="netdevs: b: only one"):
+        two.check_against(one.save_state())
+
+
+def test_back_end_that_is_given_up_has_no_descriptor_left() -> None:
+    fds = Fds()
+    one = Netdevs(Quiet(), fds, lambda _name, _data: None)
+    read, write = os.pipe()
+    os.close(write)
+    fds.save("netdev/a", 0, read, kind="netdev", owner="netdev")
+    backend = TapNet(NetSpec("tap", "a", {}), Quiet(), lambda _name, _data: None)
+    backend._fd = read
+    one._backends["a"] = backend
+    one.give_up()
+    assert fds.find("netdev/a", 0) == -1
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(read)
