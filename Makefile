@@ -8,10 +8,11 @@ VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/virtio/compiled -name '*.p*' -not -name '*.pyc')
 PYTEST := $(VENV)/python -m pytest -q
+BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick)
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz bench docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz bench bench-update docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -51,6 +52,10 @@ fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and de
 bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian
 	PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench.py
+
+bench-update: build  ## what a guest notices of an update: QEMU="chroot DIR qemu-system-riscv64" RUNS= MEMORY= STATES= MODES= NICE= QUICK=1
+	$(VENV)/instar image pull debian
+	. .cache/build.env && PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench_update.py --qemu "$(QEMU)" $(BENCH_UPDATE)
 
 docs: build  ## write the reference pages anew from the tables they come from
 	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done

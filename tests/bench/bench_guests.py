@@ -1,8 +1,16 @@
-"""What the benchmark runs: a bare-metal loop of ours, and lines of the Debian guest to wait for."""
+"""What the benchmarks run: a bare-metal loop of ours, and programs of ours added to the Debian guest."""
 
 from __future__ import annotations
 
+import struct
+from typing import TYPE_CHECKING
+
 from instar.cpu.rv64.asm import assemble
+from instar.image import cpio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 LOAD_ADDRESS = 0x8020_0000
 PER_TURN = 18  # instructions; both sides of the branch have as many
@@ -65,3 +73,32 @@ mix:    srli t4, s4, 7
 def loop_image(turns: int) -> bytes:
     """Return the loop as a raw image for :data:`LOAD_ADDRESS`, entered in S-mode; ``turns`` is at least 1."""
     return assemble(LOOP, LOAD_ADDRESS, defines={"TURNS": turns}).image
+
+
+PROGRAM_ADDRESS = 0x10000
+PROGRAM_SIZE = 0x2000  # bytes, at most
+PROGRAM_ROOM = PROGRAM_ADDRESS + PROGRAM_SIZE  # address of 64 KiB of zeros behind a program
+_ROOM_SIZE = 0x10000
+_HEADERS = 120  # bytes: ELF header and one program header
+
+
+def program(source: str, defines: Mapping[str, int]) -> bytes:
+    """Return a Linux program: its text, assembled, behind the headers of an ELF file that is one segment."""
+    code = assemble(source, PROGRAM_ADDRESS + _HEADERS, defines=defines).image
+    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    entry = PROGRAM_ADDRESS + _HEADERS
+    head = struct.pack("<16sHHIQQQIHHHHHH", ident, 2, 243, 1, entry, 64, 0, 5, 64, 56, 1, 0, 0, 0)
+    size = _HEADERS + len(code)
+    memory = PROGRAM_SIZE + _ROOM_SIZE
+    segment = struct.pack(
+        "<IIQQQQQQ", 1, 7, 0, PROGRAM_ADDRESS, PROGRAM_ADDRESS, size, memory, 0x1000
+    )
+    return head + segment + code
+
+
+def initrd_with(initrd: str, path: Path, name: str, content: bytes) -> str:
+    """Write to ``path`` the initramfs with ``/bin/name`` added: the kernel takes archives one after another."""
+    with open(initrd, "rb") as stream:
+        archive = stream.read()
+    path.write_bytes(archive + cpio.archive([cpio.file(f"bin/{name}", content, 0o755)]))
+    return str(path)

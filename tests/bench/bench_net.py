@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
+from bench_guests import PROGRAM_ROOM, initrd_with, program
 from bench_run import Run, RunFailedError
 
-from instar.cpu.rv64.asm import assemble
-from instar.image import cpio
 from netns import NAMESPACE, configure
 
 if TYPE_CHECKING:
@@ -28,11 +26,9 @@ HOST, GUEST, PORT = "10.9.0.1", "10.9.0.2", 7000
 WARM_UP, AMOUNT = 8 << 20, 96 << 20  # bytes
 TURNS = 3000  # of a request of 1 byte and its answer
 PATIENCE = 120.0  # seconds for anything the guest has to do
-LOAD = 0x10000
-HEADERS = 120  # bytes: ELF header and one program header
 
 SOURCE = f"""
-        .equ BUFFER, {LOAD + 0x2000}
+        .equ BUFFER, {PROGRAM_ROOM}
         .equ SIZE, 65536
 start:  ld      s0, 0(sp)               # argc
         li      a0, 2                   # AF_INET
@@ -99,20 +95,8 @@ def network(command: list[str], environment: dict[str, str]) -> dict[str, float]
 
 
 def initrd_with_program(initrd: str, path: Path) -> str:
-    """Write to ``path`` the initramfs with the program added: the kernel takes archives one after another."""
-    code = assemble(SOURCE, LOAD + HEADERS).image
-    ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    head = struct.pack(
-        "<16sHHIQQQIHHHHHH", ident, 2, 243, 1, LOAD + HEADERS, 64, 0, 5, 64, 56, 1, 0, 0, 0
-    )
-    size = HEADERS + len(code)
-    segment = struct.pack("<IIQQQQQQ", 1, 7, 0, LOAD, LOAD, size, 0x2000 + 65536, 0x1000)
-    with open(initrd, "rb") as stream:
-        archive = stream.read()
-    path.write_bytes(
-        archive + cpio.archive([cpio.file("bin/netbench", head + segment + code, 0o755)])
-    )
-    return str(path)
+    """Write to ``path`` the initramfs with the program added."""
+    return initrd_with(initrd, path, "netbench", program(SOURCE, {}))
 
 
 def main() -> None:

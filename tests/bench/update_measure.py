@@ -1,0 +1,132 @@
+"""The measurements of ``make bench-update``: what one update was, a block of them, and the floor."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from bench_run import RunFailedError
+from update_cost import Meter
+from update_stats import counted, longest_between, pause, stall
+from update_vm import Vm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from update_stats import Case
+    from update_vm import Moments, Side
+
+AFTER_S = 5.0  # in which a guest that touches its memory is watched for stalls
+SETTLE_S = 1.0
+SLACK_NS = 100_000_000  # what was going on before and after an update is looked at for so long
+_FLOOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "update_floor.c")
+
+
+def block(
+    side: Side, case: Case, guest: tuple[str, str], updates: int, tell: Callable[[str], None]
+) -> Iterator[dict[str, float]]:
+    """Start a guest and update it so often; then once more while it idles, for what that costs the host.
+
+    Args:
+        side: The monitor.
+        case: The guest.
+        guest: Debian's kernel and initramfs.
+        updates: How many.
+        tell: Called with what is going on.
+
+    Yields:
+        Figure to value, for each update.
+
+    Raises:
+        RunFailedError: it could not be measured.
+    """
+    tell("boots")
+    with Vm(side, case, *guest) as vm:
+        time.sleep(SETTLE_S)
+        for number in range(updates):
+            tell(f"update {number + 1} of {updates}")
+            yield timed(vm, case)
+        tell("an update while the guest idles")
+        yield cost(vm)
+
+
+def timed(vm: Vm, case: Case) -> dict[str, float]:
+    """Update a guest that counts and return how long what stood still, in milliseconds."""
+    vm.prepare()
+    time.sleep(SETTLE_S)
+    moments = vm.update()
+    time.sleep(AFTER_S if case.state == "touched" else SETTLE_S)
+    return {**seen(vm, moments), **told(moments)}
+
+
+def seen(vm: Vm, moments: Moments) -> dict[str, float]:
+    """Return what was seen from outside."""
+    begin, end = moments.stopped or moments.asked, moments.resumed or moments.running
+    found = pause(vm.watcher.gaps, begin, end)
+    if found is None:
+        raise RunFailedError("the counter in the guest's memory was not seen to stand still")
+    now = time.monotonic_ns()
+    nanoseconds = {
+        "pause": found.length,
+        "pause_sure": found.sure,
+        "console": longest_between(vm.console.moments, begin, end + SLACK_NS),
+        "ping": longest_between(vm.ping.answers, begin, end + SLACK_NS),
+        "brown": stall(vm.watcher.gaps, found.after, now),
+        "before": stall(vm.watcher.gaps, moments.asked - int(SETTLE_S * 1e9), moments.asked),
+    }
+    values = {name: value / 1e6 for name, value in nanoseconds.items() if value is not None}
+    turns = counted(vm.watcher.counts, found.after, now)
+    return values if turns is None else {**values, "turns_after": float(turns)}
+
+
+def told(moments: Moments) -> dict[str, float]:
+    """Return what the monitors say."""
+    values: dict[str, float] = {}
+    if moments.stopped and moments.resumed:
+        values["events"] = (moments.resumed - moments.stopped) / 1e6
+    if "downtime" in moments.info:
+        values["downtime"] = float(moments.info["downtime"])
+    update = moments.info.get("x-update", {})
+    if "pause-us" in update:
+        values["downtime"] = update["pause-us"] / 1000
+    for phase in update.get("phases", []):
+        values[f"phase_{phase['name']}"] = phase["us"] / 1000
+    return values
+
+
+def cost(vm: Vm) -> dict[str, float]:
+    """Update a guest that idles and return what that took of the host."""
+    vm.idle(wanted=True)
+    vm.ping.rest(wanted=True)
+    time.sleep(SETTLE_S)
+    meter = Meter({vm.watcher.pid})
+    meter.begin()
+    vm.prepare()
+    vm.update()
+    time.sleep(SETTLE_S)
+    found = meter.end()
+    return {"cpu": found.cpu_ms, "peak": found.peak_mib, "held": found.held_mib}
+
+
+def build_floor(folder: str) -> list[str] | None:
+    """Compile the program that does nothing but execute itself; None if there is no compiler."""
+    program = os.path.join(folder, "floor")
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    try:
+        done = subprocess.run([*compiler, "-O2", "-o", program, _FLOOR], check=False)
+    except FileNotFoundError:
+        return None
+    return [program] if done.returncode == 0 else None
+
+
+def floor(program: list[str], memory: int, runs: int) -> list[float]:
+    """Return milliseconds to main(): of fork and exec if ``memory`` (MiB) is 0, else of exec with so much touched."""
+    done = subprocess.run(
+        [*program, str(runs), str(memory)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RunFailedError(f"the program that only executes itself failed: {done.stderr}")
+    return [float(line) / 1000 for line in done.stdout.split()]
