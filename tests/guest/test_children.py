@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import PATIENCE, QmpError, Vm
+from transfer_pair import faulty
 
 
 def until(condition) -> None:
@@ -91,3 +92,38 @@ def test_child_that_the_new_command_line_lacks_refuses_the_update_or_unrehearsed
         vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
         vm.update(uri=uri, command=[*command, "-incoming", uri])
         until(lambda: state_of(child) == "" and len(vm.children()) == 1)
+
+
+LOSE = "import instar.migration.incoming as i\nimport os\ndef bad(*a): os.kill(os.getpid(), 9)\ni.Incoming._go = bad\n"
+
+
+def test_children_go_on_when_the_guardian_takes_over_and_none_is_started_beside_them(
+    ticker: Path, tmp_path: Path
+) -> None:
+    named = "name={},command=sleep 1000,restart=on-failure"
+    words = ("-child", named.format("a"), "-child", named.format("b"))
+    with Vm("-kernel", str(ticker), *words) as vm:
+        first, second = vm.children()
+        vm.console.wait(b"tick 1")
+        uri = vm.prepare_update(program=faulty(tmp_path, LOSE))
+        vm.qmp.command("migrate", uri=uri)
+        vm.qmp.wait_event("MIGRATION", status="failed")
+        pid = vm.qmp.command("query-migrate")["x-update"]["new-pid"]
+        assert pid != vm.process.pid
+        assert state_of(first) != "" != state_of(second)
+        assert children_of(pid) == []
+        os.kill(first, signal.SIGKILL)
+        vm.until_said(
+            b"child a ended; how is not known, for it was another process's child; it is"
+        )
+        until(lambda: len(children_of(pid)) == 1)
+        (third,) = children_of(pid)
+        assert state_of(second) != ""
+        vm.qmp.command("quit")
+        until(lambda: state_of(pid) == "")
+        assert state_of(second) in ("", "Z")  # whoever is init here reaps it when it comes to it
+        assert state_of(third) == ""
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

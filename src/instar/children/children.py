@@ -4,12 +4,17 @@ An update keeps the process id, so they are this process's children before and a
 the main loop by process descriptors, which, unlike SIGCHLD, no other thread can take away and no exec forgets: what
 ended in between is readable as soon as the new program looks.
 
+If the guardian had to take over, the process id is another, and they are children of init (or of a subreaper), which
+reaps them. They go on, are watched and ended by their process descriptors, and nothing is started beside them; how
+they end is not known then.
+
 Source: own.
 """
 
 from __future__ import annotations
 
 import os
+import select
 from time import monotonic_ns, sleep
 
 from instar import log
@@ -31,6 +36,7 @@ WINDOW_NS: Final = 60_000_000_000
 DELAY_NS: Final = 200_000_000  # before a restart
 GRACE_NS: Final = 2_000_000_000  # from SIGTERM to SIGKILL
 _POLL_S: Final = 0.01
+_UNKNOWN: Final = 256  # no process ends with this status: it was another's child
 _SIGTERM, _SIGKILL = 15, 9
 _ENDING: Final = (
     1,
@@ -54,12 +60,13 @@ class ChildSpec:
 class _Child:
     """One process, running or not."""
 
-    __slots__ = ("known", "pidfd", "spec", "state", "timer")
+    __slots__ = ("known", "ours", "pidfd", "spec", "state", "timer")
 
     def __init__(self, spec: ChildSpec, state: ChildState) -> None:
         self.spec = spec
         self.state = state
         self.known = False  # was started, maybe by the program before
+        self.ours = True  # this process reaps it
         self.pidfd = -1
         self.timer: Timer | None = None
 
@@ -93,8 +100,10 @@ class Children:
             self._spawn(child)
 
     def start_new(self) -> None:
-        """Start those that the program before did not know, after its state was loaded."""
+        """Start those that the program before did not know, and end those that the command line has no more."""
         for child in self._children.values():
+            if not child.spec.command and child.pidfd >= 0:
+                self._signal(child, _SIGTERM)
             if not child.known:
                 try:
                     self._spawn(child)
@@ -109,15 +118,16 @@ class Children:
             if child.timer is not None:
                 child.timer.cancel()
         for child in running:
-            os.kill(child.state.pid, _SIGTERM)  # not reaped yet, so the number is still its own
+            self._signal(child, _SIGTERM)
         deadline = monotonic_ns() + GRACE_NS
         while (running := [child for child in running if not self._reaped(child)]) and (
             monotonic_ns() < deadline
         ):
             sleep(_POLL_S)
         for child in running:
-            os.kill(child.state.pid, _SIGKILL)
-            os.waitpid(child.state.pid, 0)
+            self._signal(child, _SIGKILL)
+            select.select([child.pidfd], [], [])
+            self._reaped(child)
 
     # ------------------------------------------------------------------- an update
 
@@ -126,7 +136,7 @@ class Children:
         return ChildrenState(children=[child.state for child in self._children.values()])
 
     def load_state(self, state: ChildrenState) -> None:
-        """Watch the children of the program before; those that the command line has no more are ended."""
+        """Watch the children of the program before; those that the command line has no more :meth:`start_new` ends."""
         for saved in state.children:
             child = self._children.get(saved.name)
             if child is None:
@@ -143,14 +153,27 @@ class Children:
                 self._start_later(child)
 
     def _go_on(self, child: _Child) -> None:
+        pid = child.state.pid
+        child.ours = _is_ours(pid)
         try:
             self._watch(child)
-        except OSError as e:  # it was reaped by somebody else
-            log.warning(f"child {child.spec.name}: process {child.state.pid}: {e.strerror}")
-            child.state.pid = 0
+        except OSError:  # it has ended, and init has reaped it
+            self._gone(child)
             return
-        if not child.spec.command:
-            os.kill(child.state.pid, _SIGTERM)
+        if not child.ours and child.state.started not in (0, _started(pid)):
+            self._forget(child)  # its number is another process's by now
+            self._gone(child)
+
+    def _gone(self, child: _Child) -> None:
+        child.state.pid = 0
+        log.warning(
+            f"child {child.spec.name} ended while nobody looked{self._consequence(child, _UNKNOWN)}"
+        )
+
+    def _forget(self, child: _Child) -> None:
+        self._loop.unwatch(child.pidfd)
+        os.close(child.pidfd)
+        child.pidfd = -1
 
     # ------------------------------------------------------------------- one child
 
@@ -175,6 +198,8 @@ class Children:
             )  # fmt: skip
         except OSError as e:
             raise HostError(f"child {name}: cannot execute {argv[0]}: {e.strerror}") from e
+        child.ours = True
+        child.state.started = _started(child.state.pid)
         self._watch(child)
 
     def _watch(self, child: _Child) -> None:
@@ -183,16 +208,15 @@ class Children:
 
     def _reaped(self, child: _Child) -> bool:
         """Whether it has ended; then it is no zombie any more."""
-        pid, status = os.waitpid(child.state.pid, os.WNOHANG)
-        if not pid:
+        code = _status(child)
+        if code is None:
             return False
-        self._loop.unwatch(child.pidfd)
-        os.close(child.pidfd)
-        child.pidfd = -1
+        self._forget(child)
         child.state.pid = 0
-        code = os.waitstatus_to_exitcode(status)
         if not self._closed:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            if code == _UNKNOWN:
+                how = "ended; how is not known, for it was another process's child"
             log.warning(f"child {child.spec.name} {how}{self._consequence(child, code)}")
         return True
 
@@ -225,3 +249,40 @@ class Children:
 
     def _on_end(self, child: _Child) -> None:
         self._reaped(child)
+
+    def _signal(self, child: _Child, number: int) -> None:
+        from signal import pidfd_send_signal  # noqa: PLC0415 - nobody is signalled before the guest runs
+
+        try:
+            pidfd_send_signal(child.pidfd, number)
+        except ProcessLookupError:  # it has just ended
+            return
+
+
+def _is_ours(pid: int) -> bool:
+    """Return whether this process reaps it."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _status(child: _Child) -> int | None:
+    """Return with what it has ended, None if it has not; a child of ours is no zombie any more."""
+    if child.ours:
+        pid, status = os.waitpid(child.state.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    return _UNKNOWN if select.select([child.pidfd], [], [], 0)[0] else None
+
+
+def _started(pid: int) -> int:
+    """Return when the kernel started it (clock ticks since boot), 0 if that is not to be seen."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[_START_TIME])
+    except OSError:
+        return 0
+
+
+_START_TIME: Final = 19  # field of /proc/PID/stat, counted from the one after the name

@@ -24,6 +24,11 @@ class ChildState(State):
     restarts: int = u(32, "How often it was started again.")
     first_ns: int = u(64, "Host monotonic time of the first restart that still counts.", unit="ns")
     recent: int = u(32, "Restarts since then.")
+    started: int = u(
+        64,
+        "When the kernel started it (clock ticks since boot): its number alone may be another's. 0: not known.",
+        optional=True,
+    )
 
     def check(self) -> None:
         """Refuse numbers that stand for other processes or for groups of them."""
