@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 
 _INIT: Final = 1  # a process that takes its PID namespace along when it ends
 _READY_NS: Final = 10_000_000_000
+_NO_GUARDIAN: Final = (
+    "this program is process 1 of its PID namespace, which ends with it, so there is no guardian: a new program that "
+    "crashes or hangs before it goes on takes the guest along; run it under an init that ends last"
+)
 _KEPT: Final = "the guest was not stopped"
 _GRACE_MS: Final = 2000  # the new program's own way back is tried first: it keeps the process
 
@@ -151,7 +155,10 @@ class Handover:
             UpdateRefusedError: It cannot be started.
         """
         settings = self._migration.settings
-        if not settings.guardian or os.getpid() == _INIT:
+        if not settings.guardian:
+            return False
+        if os.getpid() == _INIT:
+            self._report.notes.append(_NO_GUARDIAN)
             return False
         self._guardian = GuardianLink.start()
         self._guardian.socket.settimeout(0)
@@ -248,7 +255,8 @@ class Handover:
         predicted_ns = self.save_ns + answer.pause_ns
         report = self._report
         report.new_version = answer.program
-        report.notes, report.complaints = [*self._told, *answer.notes], answer.verdict
+        report.notes += [*self._told, *answer.notes]
+        report.complaints = answer.verdict
         if not report.complaints:
             report.predicted_ns = predicted_ns
         judge(answer, self._command[0], _KEPT)
