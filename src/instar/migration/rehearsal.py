@@ -77,6 +77,7 @@ class Rehearsal:
         )  # what the child wrote to standard output and error
         self._timer: Timer | None = None
         self._late = False
+        self._notes: list[str] = []  # what people should know of its filters
 
     def start(self, fds: Fds, info: Record) -> None:
         """Start the child.
@@ -129,7 +130,8 @@ class Rehearsal:
                 shared.append(entry.fd)
         filters = os.memfd_create("instar-filters", os.MFD_CLOEXEC)
         handed.append(filters)
-        os.write(filters, filters_for_anybody(shared, os.uname().machine))
+        data, self._notes = filters_for_anybody(shared, os.uname().machine)
+        os.write(filters, data)
         program = self._target.fd
         return [*actions, *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in (filters, program))]
 
@@ -217,6 +219,7 @@ class Rehearsal:
                 answer = answer_of(bytes(self._pipe.data))
             except CprError as e:
                 answer.complaints = [f"its answer makes no sense: {e}"]
+        answer.notes = [*self._notes, *answer.notes]
         return answer
 
     def _hunt(self) -> None:

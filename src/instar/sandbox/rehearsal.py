@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Final
 
+_LEFT_OUT: Final = (
+    "{} descriptors that others use are scattered so that no seccomp filter is long enough for them: a program {} them "
+    "during its rehearsal"
+)
 _STDERR: Final = 2
 _WORD: Final = 0xFFFF_FFFF
 _NETWORK: Final = (
@@ -106,14 +110,17 @@ def rules_for_anybody(shared: Iterable[int], *, opens: bool) -> list[Rule]:
     return [*found, *_questions_only()]
 
 
-def filters_for_anybody(shared: Iterable[int], machine: str) -> bytes:
+def filters_for_anybody(shared: Iterable[int], machine: str) -> tuple[bytes, list[str]]:
     """Return what ``launch.py`` takes; without numbers for ``machine`` that is no filter.
 
-    Of descriptors scattered so that no filter is long enough for them, none is named: the program is told of none, and
-    one that rehearses writes to none of them by a filter of its own.
+    Of descriptors scattered so that no filter is long enough for them, none is named.
+
+    Returns:
+        The filters, and what people should know: a sentence if descriptors are left out.
     """
     found = b""
     numbers = list(shared)
+    notes: list[str] = []
     for opens in (False, True):
         try:
             program = compile_filter(rules_for_anybody(numbers, opens=opens), machine)
@@ -121,8 +128,9 @@ def filters_for_anybody(shared: Iterable[int], machine: str) -> bytes:
             program = b""
         except ValueError:
             program = compile_filter(rules_for_anybody((), opens=opens), machine)
+            notes = [_LEFT_OUT.format(len(numbers), "that knows nothing of rehearsals could use")]
         found += len(program).to_bytes(4, byteorder) + program
-    return found
+    return found, notes
 
 
 def _no_opening() -> list[Rule]:
@@ -147,14 +155,15 @@ def protect(shared: Iterable[int], *, writable: Iterable[int]) -> list[str]:
     """Put this process under :func:`rules`, for ever.
 
     Returns:
-        What people should know: why there is no protection, if there is none.
+        What people should know: why there is no protection, or not all of it.
     """
     numbers, written = list(shared), list(writable)
     try:
         try:
             install(rules(written, numbers))
-        except ValueError:  # scattered so that no filter is long enough for them
+        except ValueError:
             install(rules(written, ()))
+            return [_LEFT_OUT.format(len(numbers), "could read from")]
     except (OSError, LookupError) as e:
         why = e.strerror if isinstance(e, OSError) else e
         return [f"no seccomp filter guarded the rehearsal: {why}"]
