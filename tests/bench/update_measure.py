@@ -78,6 +78,10 @@ def seen(vm: Vm, moments: Moments) -> dict[str, float]:
         "before": stall(vm.watcher.gaps, moments.asked - int(SETTLE_S * 1e9), moments.asked),
     }
     values = {name: value / 1e6 for name, value in nanoseconds.items() if value is not None}
+    if moments.stopped:
+        values["lead"] = (moments.stopped - found.before) / 1e6
+    if moments.resumed:
+        values["trail"] = (found.after - moments.resumed) / 1e6
     turns = counted(vm.watcher.counts, found.after, now)
     return values if turns is None else {**values, "turns_after": float(turns)}
 
@@ -92,6 +96,8 @@ def told(moments: Moments) -> dict[str, float]:
     update = moments.info.get("x-update", {})
     if "pause-us" in update:
         values["downtime"] = update["pause-us"] / 1000
+        # Nobody hears RESUME of a program whose monitor comes after it; this is from and to the same moments.
+        values.setdefault("events", values["downtime"])
     for phase in update.get("phases", []):
         values[f"phase_{phase['name']}"] = phase["us"] / 1000
     return values

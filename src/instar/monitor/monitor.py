@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic_ns, time_ns
+from time import monotonic_ns
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from instar import log
@@ -127,7 +127,8 @@ class Monitor:
             self._chardev.write(self._session.redraw())
 
     def _on_machine_event(self, name: str, data: Mapping[str, object]) -> None:
-        line = self._session.event(name, data, time_ns() // 1000)
+        stamp_us = self._context.machine.events.stamp_ns // 1000
+        line = self._session.event(name, data, stamp_us)
         if not line:
             return
         self._chardev.write(line)

@@ -61,6 +61,20 @@ def test_events_reach_negotiated_clients_only(context) -> None:
     assert told.take() == b""
 
 
+def test_event_that_was_held_back_has_the_time_at_which_it_happened(
+    context, client, monkeypatch
+) -> None:
+    monkeypatch.setattr("instar.events.time_ns", lambda: 7_000_005_000)
+    Monitor("qmp", client, context)
+    client.type(HELLO)
+    client.take()
+    context.machine.events.hold()
+    context.machine.stop()
+    monkeypatch.setattr("instar.events.time_ns", lambda: 9_000_000_000)
+    context.machine.events.release()
+    assert json.loads(client.take())["timestamp"] == {"seconds": 7, "microseconds": 5}
+
+
 def test_event_of_a_command_comes_before_its_reply(context, client) -> None:
     Monitor("qmp", client, context)
     client.type(HELLO)
