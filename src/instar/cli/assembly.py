@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from instar.cli.options.config import RngConfig
     from instar.cpr.fds import Fds
     from instar.devices.virtio_rng.entropy import EntropySource
+    from instar.stateful import Stateful
     from instar.virtio.device import VirtioDevice
 
 DEFAULT_RAM_ID: Final = "riscv_virt_board.ram"
@@ -152,7 +153,10 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     ports = _make_ports(vm, serial, clock, vcpus, timers)
     boot = _make_boot(config, vm.fds, inert=vm.inert)
     board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=boot)
-    harts = [HartBox(core, hart) for hart in range(config.smp.cpus)]
+    vcpu_states: list[Stateful] = [
+        CoreBox(core),
+        *(HartBox(core, hart) for hart in range(config.smp.cpus)),
+    ]
     model = ModelState(
         harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=_icount_shift(config)
     )
@@ -164,7 +168,8 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         memory_backends=backends,
         disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
         retriers=[device for device in virtio.values() if isinstance(device, VirtioBlk)],
-        stateful=[clock, ModelBox(model), CoreBox(core), *harts, *board.stateful],
+        stateful=[clock, ModelBox(model), *vcpu_states, *board.stateful],
+        vcpu_states=vcpu_states,
     )
 
 

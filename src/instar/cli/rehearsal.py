@@ -43,7 +43,7 @@ class _Told:
     __slots__ = ("complaints", "lost", "notes", "record")
 
     def __init__(self) -> None:
-        self.record: Record = {"program": VERSION, "release": release()}
+        self.record: Record = {"program": VERSION, "release": release(), "bridges": True}
         self.complaints: list[str] = []
         self.lost: list[str] = []
         self.notes: list[str] = []

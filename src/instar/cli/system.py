@@ -17,7 +17,7 @@ from instar.cli.confine import keep_confinement
 from instar.cli.daemons import CHILD_PATIENCE_S
 from instar.cli.options import Config, parse
 from instar.cli.vm import Vm
-from instar.cpr.adopted import REHEARSAL, adopt
+from instar.cpr.adopted import BRIDGE, REHEARSAL, adopt
 from instar.cpr.errors import CprError, LoadTimeoutError, TakenOverError
 from instar.cpr.fds import Fds
 from instar.errors import ConfigError, InstarError
@@ -56,6 +56,10 @@ def main(argv: list[str] | None = None) -> int:
         from instar.cli.rehearsal import rehearse  # noqa: PLC0415 - nobody resumes into this
 
         return rehearse(words)
+    if BRIDGE in os.environ:
+        from instar.cli.bridge import serve  # noqa: PLC0415 - nobody resumes into this
+
+        return serve(words)
     adopted: Adopted | None = None
     arrival: Arrival | None = None
     try:

@@ -232,6 +232,11 @@ class Vm:
         """What updates may execute; none: anything."""
         return self.config.exec_allow
 
+    @property
+    def wants_bridge(self) -> bool:
+        """Whether the vCPUs are to run on in a helper while an update replaces this program."""
+        return self.config.machine.update_bridge
+
     def confinement(self) -> Mapping[str, object]:
         """Return what this program and those after it may not do, for monitors."""
         from instar.cli.confine import confinement  # noqa: PLC0415 - nobody resumes into this

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "INSTAR_CPR_STATE"
 REHEARSAL: Final = "INSTAR_CPR_REHEARSAL"  # instead of VARIABLE: try everything, take over nothing
+BRIDGE: Final = "INSTAR_CPR_BRIDGE"  # ... or run the vCPUs while one program becomes another
 FAILED: Final = (
     "INSTAR_CPR_FAILED"  # why this program was executed again; only ever beside VARIABLE
 )

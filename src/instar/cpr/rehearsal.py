@@ -50,11 +50,12 @@ class Answer:
         notes: What people should know; sentences.
         lost: Fields of states that would not come through, as ``"plic.pending[3]"``.
         reads: State name -> (oldest, newest) version that it reads.
+        bridges: It can serve as a bridge.
         begun_ns, build_ns, load_ns: From exec to its first own step, making the machine, loading it.
     """
 
     __slots__ = (
-        "begun_ns", "build_ns", "complaints", "load_ns", "lost", "notes", "program", "reads", "release"
+        "begun_ns", "bridges", "build_ns", "complaints", "load_ns", "lost", "notes", "program", "reads", "release"
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,6 +64,7 @@ class Answer:
         self.complaints: list[str] = []
         self.notes: list[str] = []
         self.lost: list[str] = []
+        self.bridges = False
         self.reads: dict[str, tuple[int, int]] = {}
         self.begun_ns = self.build_ns = self.load_ns = 0
 
@@ -283,6 +285,7 @@ def answer_of(data: bytes) -> Answer:
     fields: Record = record  # pyright: ignore[reportUnknownVariableType]
     answer.program = str(fields.get("program", ""))[:100]
     answer.release = str(fields.get("release", ""))[:_MAX_RELEASE]
+    answer.bridges = fields.get("bridges") is True
     answer.complaints = _sentences(fields.get("complaints"))
     answer.notes = _sentences(fields.get("notes"))
     answer.lost = _sentences(fields.get("lost"))

@@ -121,6 +121,7 @@ class Machine:
         self._disks = [block for block, _ in parts.disks]
         self._retriers = parts.retriers
         self.stateful += parts.stateful
+        self.vcpu_states = parts.vcpu_states
 
     def post(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` in the main loop with the machine lock held; from any thread."""

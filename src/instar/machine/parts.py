@@ -55,6 +55,7 @@ class Parts:
 
     Attributes:
         stateful: In the order of loading; the machine itself comes before.
+        vcpu_states: Those of them that go to a bridge: what vCPUs are, in the order of loading.
         disks: With the guest device that uses each, "" if none.
         retriers: Devices whose back ends may fail and be repaired.
         drainables: In the order of draining: back ends first, then what their completions feed.
@@ -68,6 +69,7 @@ class Parts:
         "retriers",
         "space",
         "stateful",
+        "vcpu_states",
         "vcpus",
     )
 
@@ -82,6 +84,7 @@ class Parts:
         disks: Sequence[tuple[RawBlock, str]],
         retriers: Sequence[Retrier],
         stateful: Sequence[Stateful],
+        vcpu_states: Sequence[Stateful],
     ) -> None:
         self.vcpus = vcpus
         self.board = board
@@ -91,6 +94,7 @@ class Parts:
         self.disks = disks
         self.retriers = retriers
         self.stateful = stateful
+        self.vcpu_states = vcpu_states
 
 
 class MemoryBackend:

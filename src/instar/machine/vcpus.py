@@ -10,17 +10,28 @@ import _thread
 from time import monotonic_ns
 
 from instar import signals
-from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE
+from instar.cpu.rv64 import EXIT_BREAK, EXIT_DEFERRED, EXIT_IDLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Final, TypeVar
+    from typing import Final, Protocol, TypeVar
 
     from instar.cpu.rv64 import Core
-    from instar.machine.virtual_timers import VirtualTimers
 
     T = TypeVar("T")
+
+    class Timers(Protocol):
+        """Timers of devices in virtual time that counts instructions."""
+
+        def fire(self) -> int:
+            """Call what is due; return when the next one is, -1 if there is none."""
+            ...
+
+        def next_ns(self) -> int:
+            """Return when the next one is due, -1 if there is none; call nothing."""
+            ...
+
 
 _NO_LIMIT: Final = 1 << 62  # instructions; the core comes back when kicked, idle or at a break
 _NEVER: Final = -1
@@ -64,7 +75,7 @@ class VcpuThread:
         *,
         icount_shift: int,
         icount_sleep: bool,
-        timers: VirtualTimers,
+        timers: Timers,
         on_break: Callable[[], object],
         on_bug: Callable[[BaseException], object],
     ) -> None:
@@ -131,6 +142,10 @@ class VcpuThread:
         self.core.kick()
         self.wake()
 
+    def next_timer_ns(self) -> int:
+        """Return when the first timer of a device in virtual time is due, -1 if there is none; while parked."""
+        return self._timers.next_ns()
+
     def set_irq(self, hart: int, bit: int, level: bool) -> None:  # noqa: FBT001 - the shape of a wire
         """Drive one external interrupt line of a hart and wake the thread if it sleeps; from any thread."""
         self.core.set_irq(hart, bit, level)
@@ -167,6 +182,8 @@ class VcpuThread:
         elif reason == EXIT_BREAK:
             self.hold()
             self._on_break()
+        elif reason == EXIT_DEFERRED:
+            self.hold()
 
     def _instructions_until(self, at_ns: int) -> int:
         if at_ns == _NEVER:

@@ -31,6 +31,10 @@ class VirtualTimers:
         self._core.kick()  # a run that has begun does not know of it
         return timer
 
+    def next_ns(self) -> int:
+        """Return when the next one is due, NEVER (-1) if there is none."""
+        return min((timer.at_ns for timer in self._pending), default=NEVER)
+
     def fire(self) -> int:
         """Call what is due; return when the next one is, NEVER (-1) if there is none."""
         while self._pending:

@@ -21,6 +21,7 @@ _SUFFIXES: Final = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 MAX_OFFSET: Final = (1 << 63) - 1
 _S_IFMT: Final = 0o170000
 _S_IFIFO: Final = 0o010000
+BRIDGE: Final = ("migration/bridge", 0)  # ... of the socket to who has the vCPUs
 MAIN_FD: Final = ("migration/main", 0)  # name and id of the main channel when it is a memfd
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from instar.cpr.rehearsal import Answer
     from instar.cpr.state import Record
     from instar.cpr.target import Target
+    from instar.migration.bridge import Crossing
     from instar.migration.migration import Migration
     from instar.migration.report import Report
 
@@ -96,6 +97,11 @@ class Handover:
         self.versions: dict[str, int] = {}  # of states, that the next program reads
         self.save_ns = 0  # how long saving took, for the prediction
         self.nonce = os.urandom(16).hex()  # ties the state to this one update
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the new program told in its rehearsal, if there was one."""
+        return self._answer
 
     def open_target(self) -> None:
         """Pin the program that will be executed.
@@ -361,13 +367,14 @@ class Handover:
 
     # The hand-over itself, in one turn of the main loop: what came in between would be lost
 
-    def prepare(self, fds: Fds, main: int, report: Report) -> None:
+    def prepare(self, fds: Fds, main: int, report: Report, bridge: Crossing) -> None:
         """Write down all that the next program gets, and give it to the guardian too.
 
         Args:
             fds: A table of this update's own; the rest is added to it.
             main: The memfd with the machine's state.
             report: The figures so far.
+            bridge: Who has the vCPUs, if there is one.
 
         Raises:
             CommandError: A signal told this program to end.
@@ -397,6 +404,7 @@ class Handover:
             "exec-allow": list(migration.host.exec_allow),
             "sandbox": is_confined(),
         }
+        bridge.hand_on(fds, info)
         own = migration.own_program
         if own is not None and migration.settings.way_back:
             fds.save(BACK, 0, own.target.fd, kind="program", owner="cpr")

@@ -13,10 +13,10 @@ from instar._version import VERSION
 from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverError
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
-from instar.migration.channels import MAIN_FD, open_file
+from instar.migration.channels import BRIDGE, MAIN_FD, open_file
 from instar.migration.identity import KEY
 from instar.migration.report import Report
-from instar.migration.sections import read_sections
+from instar.migration.sections import read_records, read_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.cpr.adopted import Adopted
+    from instar.cpr.state import State
     from instar.machine.parts import MemoryBackend
     from instar.machine.runstate import RunState
     from instar.migration.again import Tried
@@ -194,6 +195,7 @@ class Incoming:
 
     def _finish(self) -> None:
         if self._loaded is not None:
+            self._end_bridge(self._loaded)
             with self._machine.lock:
                 self._loaded.apply()
         loaded = monotonic_ns()
@@ -206,6 +208,28 @@ class Incoming:
         except Exception as e:
             # The guest runs here and nowhere else: what tidies up after an update must not end it.
             log.error(f"after the update: {e!r}; the guest goes on. Please report it")
+
+    def _end_bridge(self, loaded: Loaded) -> None:
+        """Take the vCPUs back from where they ran on; the harts of the state are from before that.
+
+        Raises:
+            PeerError: They are gone.
+        """
+        fd = -1 if self._adopted is None else self._adopted.fds.find(*BRIDGE)
+        if fd < 0:
+            return
+        from instar.migration.bridge_link import Bridge  # noqa: PLC0415 - only where there is one
+
+        reads = {
+            cls.state_name: [cls.state_oldest, cls.state_version] for cls in self._vcpu_classes()
+        }
+        answer = Bridge(fd, 0).take_back(reads)
+        loaded.replace(read_records(answer.get("states"), self._machine.vcpu_states))
+        back_ns = answer.get("stopped-ns")
+        self.report.back_ns = back_ns if isinstance(back_ns, int) else monotonic_ns()
+
+    def _vcpu_classes(self) -> set[type[State]]:
+        return {thing.state_class for thing in self._machine.vcpu_states}
 
     def _go(self, start_ns: int) -> None:
         """Run if it ran, else do what it did."""

@@ -15,7 +15,7 @@ from instar.cpr.errors import CprError, TakenOverError, TargetError
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.notifiers import Notifiers
 from instar.errors import CommandError, InstarError
-from instar.migration.channels import MAIN_FD, Address, SocketAddress, resolve
+from instar.migration.channels import BRIDGE, MAIN_FD, Address, SocketAddress, resolve
 from instar.migration.identity import Identity
 from instar.migration.incoming import Incoming
 from instar.migration.parameters import MODES, Settings, check_command
@@ -61,6 +61,11 @@ if TYPE_CHECKING:
         @property
         def exec_allow(self) -> Sequence[str]:
             """What updates may execute: absolute paths of programs or folders; none: anything."""
+            ...
+
+        @property
+        def wants_bridge(self) -> bool:
+            """Whether the vCPUs are to run on in a helper while an update replaces this program."""
             ...
 
         def began_words(self, incoming: str, /) -> list[str]:
@@ -439,6 +444,7 @@ class Migration:
             from instar.cpr.own import OwnProgram  # noqa: PLC0415 - the guest runs by now
 
             self.own_program = OwnProgram.executed(adopted)
+            self._end_bridge(adopted)
             self._end_guardian(adopted.settle())
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
@@ -471,10 +477,19 @@ class Migration:
             self.emit("UPDATE_PHASE", data)
         self.emit("UPDATE_FAILED" if failed else "UPDATE_COMPLETED", report.update_info())
 
+    def _end_bridge(self, adopted: Adopted) -> None:
+        fd, pid = adopted.fds.take(*BRIDGE), adopted.info.get("bridge")
+        if fd >= 0:
+            os.close(fd)
+        if isinstance(pid, int):
+            self._end_child(pid)
+
     def _end_guardian(self, pid: int) -> None:
         """End and reap the guardian, which was told to go; one that is stopped does not hear."""
-        if pid in (0, os.getpid()):  # there was none, or it has become this program
-            return
+        if pid not in (0, os.getpid()):  # there was none, or it has become this program
+            self._end_child(pid)
+
+    def _end_child(self, pid: int) -> None:
         try:
             if not os.waitpid(pid, os.WNOHANG)[0]:
                 os.kill(pid, _SIGKILL)

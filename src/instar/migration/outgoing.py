@@ -19,6 +19,7 @@ from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
+from instar.migration.bridge import Crossing
 from instar.migration.channels import Address, open_file
 from instar.migration.copies import guest_things
 from instar.migration.handcheck import check_meeting_point
@@ -67,12 +68,15 @@ _TRY: Final = (
     Row("rehearse", "old-program-answered", "judge_old"),
     Row("rehearse", "digest", "begin_digest", "end_digest"),
     Row("rehearse", "digest-known", "check_digest"),
+    Row("rehearse", "bridge", "start_bridge", "end_bridge"),
+    Row("rehearse", "bridge-ready", "check_bridge"),
 )
 _BEGIN: Final = (
     *_ASK,
     Row("prepare", "setup", "begin_setup"),
     *_TRY,
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
+    Row("stop", "bridge-over", "go_over", "come_back"),
     Row("save", "active", "begin_active"),
     Row("save", "pre-switchover", "wait_if_asked"),
     Row("save", "device", "save_devices"),
@@ -127,6 +131,7 @@ class Outgoing:
         self._handover = Handover(
             migration, self._command, self.report, budget_ms=budget_ms, derived=self._derived
         )
+        self._crossing = Crossing(migration, self.report)
         self._channel = -1
         self._main = -1  # cpr-exec: the memfd that goes along
         self._created = False
@@ -390,6 +395,21 @@ class Outgoing:
         """End a program that is trying itself."""
         self._handover.end_rehearsal()
 
+    def start_bridge(self) -> str | None:
+        """Start who runs the vCPUs while there is no monitor, if that is wanted."""
+        handover = self._handover
+        target = handover.pinned.target if handover.pinned is not None else None
+        begun = self._crossing.start(target, self._command, handover.answer, self._go_on)
+        return WAIT if begun else None
+
+    def check_bridge(self) -> None:
+        """Go on without it if it is not there."""
+        self._crossing.check()
+
+    def end_bridge(self) -> None:
+        """End it."""
+        self._crossing.end()
+
     def end_check(self) -> str:
         """Nothing stands against it: that was all that was asked. In the next turn all is undone."""
         self.report.end("ready")
@@ -425,7 +445,15 @@ class Outgoing:
         )
         self._machine.go_back()
 
-    # save: the guest stands still
+    def go_over(self) -> None:
+        """Let the vCPUs go on in the bridge's helper; what belongs to devices stays here."""
+        self._crossing.go_over(self._handover.versions)
+
+    def come_back(self) -> None:
+        """Take the vCPUs back."""
+        self._crossing.come_back()
+
+    # save: the guest stands still, or runs where no device is
 
     def begin_active(self) -> None:
         """Tell that the state is being moved; the second pass is QEMU's last one."""
@@ -490,7 +518,7 @@ class Outgoing:
 
     def arm(self) -> None:
         """Write down what the next program gets; from here on the guardian would start this one again."""
-        self._handover.prepare(self._fds, self._main, self.report)
+        self._handover.prepare(self._fds, self._main, self.report, self._crossing)
 
     def execute(self) -> None:
         """Replace this program; returns only by an exception."""

@@ -26,6 +26,8 @@ class Report:
     Attributes:
         phases: (name, start, duration) in order; over an update the old program's come first.
         stopped_ns: When the guest stopped.
+        over_ns: When its vCPUs ran on in a bridge's helper.
+        back_ns: When they stood still there.
         resumed_ns: When it ran again.
         transferred: Bytes written to the main channel.
         outcome: How the update ended.
@@ -41,9 +43,9 @@ class Report:
     """
 
     __slots__ = (
-        "began_ns", "check", "complaints", "digest", "ended_ns", "mode", "new_pid", "new_version", "notes", "old_pid",
-        "old_version", "outcome", "owner", "phases", "predicted_ns", "program", "ram_bytes", "reason", "resumed_ns",
-        "setup_ns", "stopped_ns", "transferred", "unclaimed",
+        "back_ns", "began_ns", "check", "complaints", "digest", "ended_ns", "mode", "new_pid", "new_version", "notes",
+        "old_pid", "old_version", "outcome", "over_ns", "owner", "phases", "predicted_ns", "program", "ram_bytes",
+        "reason", "resumed_ns", "setup_ns", "stopped_ns", "transferred", "unclaimed",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
@@ -59,7 +61,7 @@ class Report:
         self.complaints: list[str] = []
         self.unclaimed: list[str] = []
         self.began_ns = self.setup_ns = self.stopped_ns = self.resumed_ns = self.ended_ns = -1
-        self.predicted_ns = -1
+        self.over_ns = self.back_ns = self.predicted_ns = -1
         self.transferred = 0
         self.ram_bytes = 0
 
@@ -84,9 +86,20 @@ class Report:
 
     @property
     def pause_ns(self) -> int:
+        """How long the guest's vCPUs stood still, -1 while unknown: twice a little, if there was a bridge."""
+        pause = self.away_ns
+        return pause - (self.back_ns - self.over_ns) if pause >= 0 and self.bridged else pause
+
+    @property
+    def away_ns(self) -> int:
         """From the guest's stop to its resume (to the end, where it resumes elsewhere), -1 while unknown."""
         end = self.ended_ns if self.mode == "normal" else self.resumed_ns
         return end - self.stopped_ns if min(self.stopped_ns, end) >= 0 else -1
+
+    @property
+    def bridged(self) -> bool:
+        """Whether the vCPUs ran on in a helper while there was no monitor."""
+        return min(self.over_ns, self.back_ns) >= 0
 
     def to_record(self) -> dict[str, object]:
         """Return plain values for the new program."""
@@ -147,6 +160,8 @@ class Report:
                 shown[name.replace("_", "-")] = text
         if self.pause_ns >= 0:
             shown["pause-us"] = self.pause_ns // 1000
+            if self.bridged:
+                shown["device-pause-us"] = self.away_ns // 1000
         if self.predicted_ns >= 0:
             shown["predicted-pause-us"] = self.predicted_ns // 1000
         shown["phases"] = [{"name": name, "us": took // 1000} for name, _, took in self.phases]

@@ -215,6 +215,11 @@ class Loaded:
             for name in fields
         ]
 
+    def replace(self, newer: Loaded) -> None:
+        """Take the states that ``newer`` has in the place of those of the same objects here."""
+        by_id = {thing.state_id: loaded for thing, loaded in newer._pairs}
+        self._pairs = [(thing, by_id.get(thing.state_id, loaded)) for thing, loaded in self._pairs]
+
     def apply(self) -> None:
         """Hand every object its state, then let each recompute its outputs."""
         self.hand_over()
@@ -320,6 +325,36 @@ def host_records(
         record = _record(thing, fds, wanted, peek=peek)
         records.append({"id": thing.state_id, "state": name, "version": version, "record": record})
     return records
+
+
+def read_records(records: object, things: Iterable[Stateful]) -> Loaded:
+    """Read and check what :func:`host_records` collected, all of it; nothing is changed yet.
+
+    Raises:
+        StateError: a state is missing, is too new, damaged or impossible, or belongs to something else.
+    """
+    rows: list[Any] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
+    found: dict[object, states.Record] = {  # pyright: ignore[reportUnknownVariableType]
+        row.get("id"): row
+        for row in rows
+        if isinstance(row, dict)  # pyright: ignore[reportUnknownMemberType]
+    }
+    pairs: list[tuple[Stateful, State]] = []
+    for thing in things:
+        row = found.get(thing.state_id, {})
+        version, record = row.get("version"), row.get("record")
+        if (
+            row.get("state") != thing.state_class.state_name
+            or not isinstance(version, int)
+            or not isinstance(record, dict)
+        ):
+            raise StateInvalidError(f"{thing.state_id}: its state is missing", thing.state_id)
+        loaded = states.load(thing.state_class, version, record)  # pyright: ignore[reportUnknownArgumentType]
+        check_against: Any = getattr(thing, "check_against", None)
+        if check_against is not None:
+            check_against(loaded)
+        pairs.append((thing, loaded))
+    return Loaded(pairs)
 
 
 def load_host(

@@ -61,14 +61,25 @@ class Record:
 class MachineConfig(Record):
     """``-machine``: the board and where its RAM comes from."""
 
-    __slots__ = ("aux_ram_share", "memory_backend", "type")
+    __slots__ = ("aux_ram_share", "memory_backend", "type", "update_bridge")
+    uncompared: ClassVar[frozenset[str]] = frozenset(
+        {"update_bridge"}
+    )  # of the monitor, not of the guest
 
     def __init__(
-        self, *, board: str = "virt", memory_backend: str = "", aux_ram_share: bool = False
+        self,
+        *,
+        board: str = "virt",
+        memory_backend: str = "",
+        aux_ram_share: bool = False,
+        update_bridge: bool = False,
     ) -> None:
         self.type = board
         self.memory_backend = memory_backend  # id of a MemoryBackendConfig; "" is plain -m RAM
         self.aux_ram_share = aux_ram_share
+        self.update_bridge = (
+            update_bridge  # vCPUs run on in a helper while the monitor is replaced
+        )
 
 
 class CpuConfig(Record):

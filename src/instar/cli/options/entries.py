@@ -69,6 +69,8 @@ MACHINE_OPTIONS = (
             _ref("memory-backend", "the -object memory-backend-* that is the RAM"),
             Key("aux-ram-share", "flag", "keep memory besides the RAM in memfds, as updates need",
                 default="off"),
+            Key("x-update-bridge", "flag", "let the vCPUs run on in a helper while an update replaces the monitor",
+                default="off"),
             Key("accel", "choice", "as -accel", choices=ACCELERATORS, default="interpreter"),
         ),
     ),

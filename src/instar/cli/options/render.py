@@ -85,6 +85,8 @@ def _machine_words(config: Config) -> list[str]:
     smp = config.smp
     cpu = config.cpu
     board: Pairs = [("aux-ram-share", _flag(config.machine.aux_ram_share))]
+    if config.machine.update_bridge:
+        board.append(("x-update-bridge", "on"))
     if config.machine.memory_backend:
         board.append(("memory-backend", config.machine.memory_backend))
     topology = [

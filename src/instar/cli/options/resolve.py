@@ -66,6 +66,7 @@ def _read_machine(given: Given, config: Config) -> None:
         board=machine.text("type", "virt"),
         memory_backend=machine.text("memory-backend"),
         aux_ram_share=machine.flag("aux-ram-share", default=False),
+        update_bridge=machine.flag("x-update-bridge", default=False),
     )
     cpu = given.one("cpu")
     config.cpu = CpuConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instar.cpu.rv64._core import (
     EXIT_BREAK,
+    EXIT_DEFERRED,
     EXIT_IDLE,
     EXIT_KICKED,
     EXIT_LIMIT,
@@ -14,6 +15,7 @@ from instar.cpu.rv64._core import (
 
 __all__ = [
     "EXIT_BREAK",
+    "EXIT_DEFERRED",
     "EXIT_IDLE",
     "EXIT_KICKED",
     "EXIT_LIMIT",

@@ -16,6 +16,8 @@ EXIT_BREAK: Final[int]
 """The count given to ``set_break`` was reached."""
 EXIT_WATCH: Final[int]
 """The doubleword given to ``set_watch`` is not 0 any more."""
+EXIT_DEFERRED: Final[int]
+"""The next instruction of a core that defers reaches out of it: another core has to execute it."""
 
 class Bus(Protocol):
     """What a core calls, in the thread that runs it, with the GIL.
@@ -49,6 +51,8 @@ class Core:
             ``1 << icount_shift`` ns for each instruction, and everything the guest sees is a function of its input.
         flush_everything: Never keep a translation over a fence or a trap. The guest must not see a difference.
         sstc: Supervisor mode may use ``stimecmp`` itself (the Sstc extension).
+        defers: Stop before any instruction that would reach devices or the machine's part of the SBI, as if it had
+            not been begun; the bus is never called. Another core goes on with the state.
 
     Raises:
         ValueError: an argument is out of its range; no core was made.
@@ -66,6 +70,7 @@ class Core:
         icount_shift: int = -1,
         flush_everything: bool = False,
         sstc: bool = True,
+        defers: bool = False,
     ) -> None: ...
     def run(self, limit: int) -> int:
         """Interpret until there is a reason to return, exactly at an instruction boundary.

@@ -149,10 +149,23 @@ def split_store(c: pCpu, va: u64, size: cython.int, v: u64) -> cython.void:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
+def defer_access(c: pCpu) -> cython.void:
+    """End the run before the instruction, as if it had not been begun: no device is here."""
+    c.fault = 1
+    c.cause = CAUSE_DEFERRED
+    c.shared.deferred = 1
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
 def device_load(c: pCpu, va: u64, pa: u64, size: cython.int) -> u64:
     """Load from a device, through Python; the run ends after the instruction, to look at interrupts."""
     value: u64 = 0
     ok: cython.bint
+    if c.shared.defers != 0:
+        defer_access(c)
+        return 0
     c.leave = 1
     c.shared.n_mmio += 1
     with cython.gil:
@@ -168,6 +181,9 @@ def device_load(c: pCpu, va: u64, pa: u64, size: cython.int) -> u64:
 def device_store(c: pCpu, va: u64, pa: u64, size: cython.int, v: u64) -> cython.void:
     """Store to a device, through Python; the run ends after the instruction, to look at interrupts."""
     ok: cython.bint
+    if c.shared.defers != 0:
+        defer_access(c)
+        return
     c.leave = 1
     c.shared.n_mmio += 1
     if size < 8:

@@ -92,6 +92,8 @@ def run_harts(m: pShared, limit: u64) -> cython.int:
             return RUN_KICKED
         if m.raised != 0:
             return RUN_KICKED
+        if m.deferred != 0:
+            return RUN_DEFERRED
         if m.watch_hit != 0:
             return RUN_WATCH
         if m.icount >= m.break_at:
@@ -171,7 +173,7 @@ def run_slice(c: pCpu, limit: u64) -> cython.void:
         if c.cause == CAUSE_NONE:
             account(c, 1, 1)
             return
-    if c.cause != CAUSE_NONE:
+    if c.cause != CAUSE_NONE and c.cause != CAUSE_DEFERRED:
         raise_exception(c)
 
 

@@ -34,10 +34,19 @@ def sbi_call(c: pCpu) -> cython.void:
         error = sbi_rfence(c)
     elif eid == SBI_HSM:
         error = sbi_hsm(c, cython.address(value))
-    elif eid == SBI_DBCN or eid == SBI_SRST:
+    elif sbi_of_machine(eid):
         error = machine_sbi(c, cython.address(value))
     c.x[10] = cast(u64, error)
     c.x[11] = value
+
+
+@cython.cfunc
+@cython.nogil
+@cython.inline
+@cython.exceptval(check=False)
+def sbi_of_machine(eid: u64) -> cython.bint:
+    """Return whether the machine serves an extension: consoles, shutdown and reset."""
+    return eid == SBI_DBCN or eid == SBI_SRST or eid == 1 or eid == 2 or eid == 8
 
 
 @cython.cfunc
@@ -62,7 +71,7 @@ def sbi_legacy(c: pCpu, eid: u64) -> cython.void:
         set_timer(c, c.x[10])
         c.x[10] = 0
         return
-    if not (eid == 1 or eid == 2 or eid == 8):
+    if not sbi_of_machine(eid):
         c.x[10] = cast(u64, cast(i64, SBI_NOT_SUPPORTED))
         return
     error = machine_sbi(c, cython.address(value))

@@ -48,6 +48,9 @@ def ecall(c: pCpu) -> i64:
     """Call the built-in SBI, or trap."""
     c.tval = 0
     if c.priv == 1 and c.sbi != 0:
+        if c.shared.defers != 0 and sbi_of_machine(c.x[17]):
+            c.shared.deferred = 1
+            return CAUSE_DEFERRED
         c.pc += 4
         sbi_call(c)
         return CAUSE_NONE

@@ -214,6 +214,8 @@ ctypedef struct Shared:
     u64 sstc
     u64 watch               # address of a doubleword whose non-zero store ends run(); all ones: none
     u64 watch_hit
+    u64 defers      # accesses outside the core end the run before the instruction
+    u64 deferred    # ... and one did
     void *core              # the Core object (borrowed)
     u64 raised              # a call into Python raised; run() hands it on
     u64 n_decode, n_code_store, n_retire, n_mmio
@@ -243,6 +245,7 @@ cdef enum:  # what an access is for
 cdef enum:  # why run_code ended, besides the exception causes
     CAUSE_NONE = -1
     CAUSE_SYSTEM = 100
+    CAUSE_DEFERRED = 101    # an access that somebody else will make: the instruction was not begun
 
 cdef enum:  # page table entries
     PTE_V = 1
@@ -298,3 +301,4 @@ cdef enum:  # what run() returns; to Python they are EXIT_*
     RUN_IDLE = 2
     RUN_BREAK = 3
     RUN_WATCH = 4
+    RUN_DEFERRED = 5

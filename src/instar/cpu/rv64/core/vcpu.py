@@ -11,6 +11,7 @@ EXIT_KICKED = RUN_KICKED
 EXIT_IDLE = RUN_IDLE
 EXIT_BREAK = RUN_BREAK
 EXIT_WATCH = RUN_WATCH
+EXIT_DEFERRED = RUN_DEFERRED
 
 MAX_HARTS = 8
 MAX_SHIFT = 10
@@ -70,6 +71,7 @@ class Core:
         icount_shift=-1,
         flush_everything=False,
         sstc=True,
+        defers=False,
     ):
         i: u64
         m: pShared = self.m
@@ -86,6 +88,7 @@ class Core:
         m.icount_shift = icount_shift
         m.flush_everything = 1 if flush_everything else 0
         m.sstc = 1 if sstc else 0
+        m.defers = 1 if defers else 0
         m.break_at = EMPTY
         m.watch = EMPTY
         m.core = cast(cython.p_void, self)
@@ -117,6 +120,7 @@ class Core:
         why: cython.int
         self.check_parked()
         self.busy = True
+        m.deferred = 0
         try:
             with cython.nogil:
                 why = run_harts(m, end)
