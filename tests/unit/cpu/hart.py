@@ -42,7 +42,15 @@ class Rig:
     """A core with its RAM and bus."""
 
     def __init__(
-        self, *, harts=1, icount_shift=0, flush_everything=False, sstc=True, bus=None, size=SIZE
+        self,
+        *,
+        harts=1,
+        icount_shift=0,
+        flush_everything=False,
+        sstc=True,
+        defers=False,
+        bus=None,
+        size=SIZE,
     ):
         self.ram = mmap.mmap(-1, size)
         self._anchor = ctypes.c_char.from_buffer(self.ram)
@@ -56,6 +64,7 @@ class Rig:
             icount_shift=icount_shift,
             flush_everything=flush_everything,
             sstc=sstc,
+            defers=defers,
         )
 
     def write(self, address, data):
