@@ -334,17 +334,17 @@ def read_records(records: object, things: Iterable[Stateful]) -> Loaded:
         StateError: a state is missing, is too new, damaged or impossible, or belongs to something else.
     """
     rows: list[Any] = records if isinstance(records, list) else []  # pyright: ignore[reportUnknownVariableType]
-    found: dict[object, states.Record] = {  # pyright: ignore[reportUnknownVariableType]
-        row.get("id"): row
-        for row in rows
-        if isinstance(row, dict)  # pyright: ignore[reportUnknownMemberType]
-    }
+    found: dict[object, states.Record] = {}
+    for row in rows:
+        if isinstance(row, dict):
+            fields: states.Record = row  # pyright: ignore[reportUnknownVariableType]
+            found[fields.get("id")] = fields
     pairs: list[tuple[Stateful, State]] = []
     for thing in things:
-        row = found.get(thing.state_id, {})
-        version, record = row.get("version"), row.get("record")
+        fields = found.get(thing.state_id, {})
+        version, record = fields.get("version"), fields.get("record")
         if (
-            row.get("state") != thing.state_class.state_name
+            fields.get("state") != thing.state_class.state_name
             or not isinstance(version, int)
             or not isinstance(record, dict)
         ):

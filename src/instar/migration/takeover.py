@@ -44,6 +44,8 @@ TAKEOVER: Final = (
          "connections, monitors and parameters are as they were", WAY_BACK),
     Step("load", "check", "instar.migration.incoming.Incoming.check",
          "all state is read and checked; nothing is changed yet", WAY_BACK),
+    Step("load", "bridge-back", "instar.migration.incoming.Incoming._end_bridge",
+         "the vCPUs come back from the bridge's helper, where they ran on", WAY_BACK),
     Step("load", "apply", "instar.migration.incoming.Incoming.load", "all state is applied", WAY_BACK),
     Step("resume", "disks", "instar.machine.machine.Machine.take_disks", "the disks are taken", WAY_BACK),
     Step("resume", "commit", "instar.cpr.adopted.Adopted.commit",
