@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import select
-from heapq import heapify, heappop, heappush
+from _heapq import heapify, heappop, heappush  # heapq itself is longer than this module
 from time import monotonic_ns
 
 TYPE_CHECKING = False

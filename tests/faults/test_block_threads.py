@@ -8,7 +8,8 @@ from _thread import allocate_lock, get_ident
 
 import pytest
 
-from instar.block import BlockRequest, BlockSpec, open_block
+from instar.block.raw import BlockSpec, open_block
+from instar.block.request import BlockRequest
 from instar.block.workers import MAX_THREADS, Workers
 from instar.loop import Loop
 from instar.testing.fakes import FakeFds

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness import PATIENCE, PROGRAM, Vm
-from instar.block import BlockRequest, BlockSpec, file_io, open_block
+from instar.block import file_io
+from instar.block.raw import BlockSpec, open_block
+from instar.block.request import BlockRequest
 from instar.errors import HostError
 from instar.testing.fakes import FakeFds
 

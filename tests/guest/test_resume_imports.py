@@ -7,7 +7,7 @@ from pathlib import Path
 SOURCE = Path(__file__).parents[2] / "src"
 # docs/decisions/0001-pieces-and-contracts.md, "The resume path".
 LIST = (
-    "sys os time errno struct select fcntl mmap zlib binascii heapq gc stat "
+    "sys os time errno struct select fcntl mmap zlib binascii _heapq gc stat "
     "_thread _socket _signal termios array itertools operator __future__"
 )
 CHILD = """

@@ -11,6 +11,7 @@ from instar.sockfile import identity, remove_ours, remove_stale
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Final, Literal
 
     Family = Literal["any", "ipv4", "ipv6"]
@@ -180,3 +181,17 @@ class InetAddress:
 
     def remove(self) -> None:
         """Leave nothing behind: a port has no file."""
+
+
+def address_of(ident: str, options: Mapping[str, object]) -> UnixAddress | InetAddress:
+    """Return where the stream socket of these options is: TCP if there is a ``host``.
+
+    Raises:
+        ConfigError: no socket can be there.
+    """
+    host, port, family = options.get("host"), options.get("port"), options.get("family")
+    if not host:
+        return UnixAddress(ident, str(options.get("path") or ""))
+    number = port if isinstance(port, int) else 0
+    chosen: Family = "ipv4" if family == "ipv4" else "ipv6" if family == "ipv6" else "any"
+    return InetAddress(ident, str(host), number, chosen)

@@ -158,6 +158,10 @@ class Chardev:
             self._size = (cols, rows)
             self._event("resized")
 
+    def share(self, _role: str) -> Chardev:
+        """Return what a front end attaches to: the device itself, unless several share it."""
+        return self
+
     def parts(self) -> tuple[Chardev, ...]:
         """Return the devices with state that this one consists of, in load order."""
         return (self,)

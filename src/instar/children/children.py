@@ -89,6 +89,11 @@ class Children:
         self._children = {spec.name: _Child(spec, ChildState(name=spec.name)) for spec in specs}
         self._closed = False
 
+    @property
+    def any(self) -> bool:
+        """Whether there are some, or were."""
+        return bool(self._children)
+
     def start(self) -> None:
         """Start them all.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from instar import log
-from instar.cli.options.characters import read_chardev
 from instar.cpr.state import State, state, subs, text
 from instar.errors import CommandError, InstarError
 
@@ -60,7 +59,7 @@ class AddedChardevs:
             CommandError: the id is taken, or there are too many; nothing was made.
             HostError: the host refused; nothing is left behind.
         """
-        config = read_chardev(argument, [])
+        config = _read_chardev(argument, [])
         if config.id in self._vm.chardevs:
             raise CommandError(f"Chardev with id '{config.id}' already exists")
         if len(self._arguments) == MAX_ADDED or len(argument.encode()) > _MAX_ARGUMENT:
@@ -107,13 +106,19 @@ class AddedChardevs:
         """Make those that the command line does not name, over their descriptors; their own state follows."""
         for added in state.chardevs:
             try:
-                config = read_chardev(added.argument, [])
+                config = _read_chardev(added.argument, [])
                 if config.id in self._vm.chardevs:
                     self._note(config, added.argument)
                 else:
                     self.add(added.argument)
             except InstarError as e:
                 log.warning(f"a character device that a monitor had added is lost: {e}")
+
+
+def _read_chardev(argument: str, warnings: list[str]) -> ChardevConfig:
+    from instar.cli.options.characters import read_chardev  # noqa: PLC0415 - few machines have some
+
+    return read_chardev(argument, warnings)
 
 
 def _told_otherwise(_text: str) -> None:

@@ -2,74 +2,44 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
 from instar import log
-from instar.block import BlockSpec, open_block
-from instar.block.policy import ErrorPolicy
 from instar.block.throttle import Throttles
 from instar.boards import virt
-from instar.boards.boot import BLOCK_ID, BootRequest, adopt_images, load_images
+from instar.boards.boot import BLOCK_ID, adopt_images
 from instar.boards.firmware import Firmware
-from instar.boards.virt_fdt import virt_fdt
 from instar.chardev import front_end
-from instar.cli.daemons import (
-    block_what_daemons_keep,
-    make_vhost_devices,
-    show_vhost_socket,
-    start_children,
-    vhost_ids,
-)
-from instar.cli.network import make_card, plan_netdevs
-from instar.cli.options.config import (
-    VhostUserBlkConfig,
-    VhostUserFsConfig,
-    VirtioBalloonConfig,
-    VirtioBlkConfig,
-    VirtioNetConfig,
-    VirtioSerialConfig,
-    VirtioVsockConfig,
-)
+from instar.cli.devices import Slots, make_disks
+from instar.cli.network import plan_netdevs
+from instar.cli.options.config import VhostUserBlkConfig, VhostUserFsConfig
 from instar.cli.vm import MonitorSlot, Vm
 from instar.cpu.rv64 import Core, address_of
-from instar.devices.virtio_balloon import VirtioBalloon
-from instar.devices.virtio_blk import VirtioBlk
-from instar.devices.virtio_console import ConsolePort, VirtioConsole
-from instar.devices.virtio_rng import FileEntropy, SystemEntropy, VirtioRng, check_source
-from instar.devices.virtio_vsock import VirtioVsock
 from instar.errors import ConfigError
-from instar.machine.balloon import RamPages
 from instar.machine.bus import Bus
 from instar.machine.clock import MachineClock
 from instar.machine.cpus import CoreBox, HartBox, ModelBox, ModelState
 from instar.machine.limiter import DiskLimiter
 from instar.machine.machine import Machine
 from instar.machine.parts import MemoryBackend, Parts
-from instar.machine.serial import ConsoleLine, MachineTimers, SerialLine
+from instar.machine.serial import MachineTimers, SerialLine
 from instar.machine.vcpus import VcpuThread
 from instar.machine.virtual_timers import VirtualTimers
 from instar.memory import AddressSpace, BackendSpec, open_backend
 from instar.migration.migration import Migration
-from instar.vsock import UnixVsock
+from instar.migration.parameters import MODES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-    from instar.block import RawBlock
-    from instar.block.policy import Action
-    from instar.block.request import Op
     from instar.boards.boot import BootImages
     from instar.chardev import Chardev
     from instar.cli.options import Config
-    from instar.cli.options.config import RngConfig
     from instar.cpr.fds import Fds
-    from instar.devices.virtio_rng.entropy import EntropySource
     from instar.stateful import Stateful
-    from instar.virtio.device import VirtioDevice
 
 DEFAULT_RAM_ID: Final = "riscv_virt_board.ram"
 NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
@@ -88,7 +58,10 @@ def assemble(
         InstarError: something cannot be made; what was made so far is in ``vm``, to be closed.
     """
     config = vm.config
-    start_children(vm)
+    if config.children or vm.had_children:
+        from instar.cli.children import start_children  # noqa: PLC0415 - only machines that have some
+
+        start_children(vm)
     console = _make_chardevs(vm, announce)
     vm.machine = Machine(
         name=config.name,
@@ -105,7 +78,7 @@ def assemble(
     vm.migration = Migration(vm.machine, vm.fds, vm, on_fatal)
     if not config.machine.aux_ram_share:
         vm.migration.block_private_aux_ram(BLOCK_ID)
-    block_what_daemons_keep(vm)
+    _block_what_daemons_keep(vm)
     vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec")
     vm.migration.blockers.ask(vm.what_cannot_be_transferred, "cpr-transfer")
     vm.migration.notifiers.add(vm.on_update, "cpr-exec")
@@ -117,11 +90,28 @@ def assemble(
         vm.machine.locked(parts.board.reset)
 
 
+def _block_what_daemons_keep(vm: Vm) -> None:
+    """Refuse migrations that a file system daemon would not survive: open files are known to it alone."""
+    for device in vm.config.devices:
+        if isinstance(device, VhostUserFsConfig):
+            vm.migration.blockers.add(
+                f"{device.driver} {device.tag}: the files that the guest has open are known to the program that "
+                "serves them alone, and only mode cpr-exec keeps it",
+                *(mode for mode in MODES if mode != "cpr-exec"),
+            )
+
+
 def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     """Make all character devices and places for monitors; returns what the serial port is connected to."""
-    back_ends = vhost_ids(vm)
+    back_ends = {
+        device.chardev
+        for device in vm.config.devices
+        if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig)
+    }
     for c in vm.config.chardevs:
-        if c.id in back_ends:
+        if c.id in back_ends:  # a connection to a program that serves a device, not a byte stream
+            from instar.cli.daemons import show_vhost_socket  # noqa: PLC0415 - only machines with one
+
             show_vhost_socket(vm, c)
         else:
             vm.make_chardev(c, announce)
@@ -146,13 +136,14 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
     clock = _make_clock(config, core)
     vm.throttles = Throttles(clock, MachineTimers(machine) if config.icount is None else timers)
     vm.disk_limiter = DiskLimiter(machine, vm.throttles)
-    disks = _make_disks(vm)
+    if config.blocks:
+        make_disks(vm)
     plan_netdevs(vm)
-    virtio, used_by = _make_virtio(vm, disks, space)
-    virtio.update(make_vhost_devices(vm, space))
+    slots = Slots(vm, space)
+    slots.fill()
     ports = _make_ports(vm, serial, clock, vcpus, timers)
     boot = _make_boot(config, vm.fds, inert=vm.inert)
-    board = virt.VirtBoard(space, core, ports, virtio=virtio, boot=boot)
+    board = virt.VirtBoard(space, core, ports, virtio=slots.devices, boot=boot)
     vcpu_states: list[Stateful] = [
         CoreBox(core),
         *(HartBox(core, hart) for hart in range(config.smp.cpus)),
@@ -164,10 +155,10 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         vcpus=vcpus,
         board=board,
         space=space,
-        drainables=[*disks.values(), *vm.frontends, serial, *vm.console_lines],
+        drainables=[*vm.disks.values(), *vm.frontends, serial, *vm.console_lines],
         memory_backends=backends,
-        disks=[(disk, used_by.get(name, "")) for name, disk in disks.items()],
-        retriers=[device for device in virtio.values() if isinstance(device, VirtioBlk)],
+        disks=[(disk, slots.used_by.get(name, "")) for name, disk in vm.disks.items()],
+        retriers=slots.retriers,
         stateful=[clock, ModelBox(model), *vcpu_states, *board.stateful],
         vcpu_states=vcpu_states,
     )
@@ -257,124 +248,6 @@ def _make_clock(config: Config, core: Core) -> MachineClock:
     return MachineClock(core, rtc_follows_vm=config.rtc.clock == "vm", rtc_base_ns=base_ns)
 
 
-def _make_disks(vm: Vm) -> dict[str, RawBlock]:
-    disks = vm.disks
-    for b in vm.config.blocks:
-        spec = BlockSpec(b.id, b.filename, read_only=b.read_only, discard=b.discard)
-        disk = disks[b.id] = open_block(
-            spec,
-            vm.fds,
-            vm.machine.post,
-            post_or_run=vm.machine.post_or_run,
-            inline=vm.config.icount is not None,
-            inert=vm.inert,
-            active=not vm.inert
-            and (not vm.config.incoming or vm.fds.find(f"block/{b.id}", 0) >= 0),
-        )
-        disk.throttle = vm.throttles.add(b.id, disk.start)
-        vm.throttles.limit(b.id, b.limits, b.throttle_group)
-    return disks
-
-
-def _make_virtio(
-    vm: Vm, disks: dict[str, RawBlock], space: AddressSpace
-) -> tuple[dict[int, VirtioDevice], dict[str, str]]:
-    """Return the devices by slot, and the path of the device that uses each disk."""
-    devices: dict[int, VirtioDevice] = {}
-    used_by: dict[str, str] = {}
-    rngs = {rng.id: rng for rng in vm.config.rngs}
-    for device in vm.config.devices:
-        if isinstance(device, VhostUserBlkConfig | VhostUserFsConfig):
-            continue
-        name = device.id or str(device.slot)
-        if isinstance(device, VirtioBlkConfig):
-            disk = disks[device.drive]
-            disk.drain_ms = device.drain_ms
-            devices[device.slot] = VirtioBlk(
-                disk,
-                serial=device.serial,
-                state_id=f"virtio-blk/{name}",
-                policy=_error_policy(vm.config, device),
-                on_error=_error_reporter(vm.machine, disk.id),
-            )
-            place = (
-                f"/machine/peripheral/{device.id}"
-                if device.id
-                else f"/machine/peripheral-anon/device[{device.slot}]"
-            )
-            used_by[device.drive] = f"{place}/virtio-backend"
-        elif isinstance(device, VirtioNetConfig):
-            devices[device.slot] = make_card(vm, device)
-        elif isinstance(device, VirtioSerialConfig):
-            devices[device.slot] = _make_console(vm, device, name)
-        elif isinstance(device, VirtioBalloonConfig):
-            balloon = VirtioBalloon(
-                RamPages(space),
-                vm.machine.balloon.changed,
-                deflate_on_oom=device.deflate_on_oom,
-                reporting=device.free_page_reporting,
-                state_id=f"virtio-balloon/{name}",
-            )
-            vm.machine.balloon.connect(balloon)
-            devices[device.slot] = balloon
-        elif isinstance(device, VirtioVsockConfig):
-            sockets = UnixVsock(name, device.uds_path, vm.machine, vm.fds, inert=vm.inert)
-            vm.host_parts.append(sockets)
-            devices[device.slot] = VirtioVsock(
-                sockets, guest_cid=device.guest_cid, state_id=f"virtio-vsock/{name}"
-            )
-        else:
-            devices[device.slot] = VirtioRng(
-                _make_entropy(vm, rngs.get(device.rng)), state_id=f"virtio-rng/{name}"
-            )
-    return devices, used_by
-
-
-def _make_console(vm: Vm, device: VirtioSerialConfig, name: str) -> VirtioConsole:
-    ports: dict[int, ConsolePort] = {}
-    for port in device.ports:
-        end = front_end(vm.chardevs[port.chardev], "serial")
-        line = ConsoleLine(vm.machine, end, hold=vm.config.icount is None)
-        vm.console_lines.append(line)
-        ports[port.number] = ConsolePort(line, console=port.console, name=port.name)
-    return VirtioConsole(ports, state_id=f"virtio-console/{name}")
-
-
-def _error_policy(config: Config, device: VirtioBlkConfig) -> ErrorPolicy:
-    """Return what the device says, or else its drive."""
-    (drive,) = [block for block in config.blocks if block.id == device.drive]
-    return ErrorPolicy(
-        read=drive.rerror if device.rerror == "auto" else device.rerror,
-        write=drive.werror if device.werror == "auto" else device.werror,
-    )
-
-
-def _error_reporter(machine: Machine, disk: str) -> Callable[[Op, int, Action], None]:
-    """Return what tells the machine and its monitors of a failed request."""
-
-    def report(op: Op, error: int, action: Action) -> None:
-        event = {
-            "device": disk,
-            "node-name": disk,
-            "operation": "read" if op == "read" else "write",
-            "action": action,
-            "nospace": error == errno.ENOSPC,
-            "reason": os.strerror(error),
-        }
-        machine.io_error(event, stop=action == "stop")
-
-    return report
-
-
-def _make_entropy(vm: Vm, rng: RngConfig | None) -> EntropySource:
-    if rng is not None and rng.kind == "random":
-        if vm.inert:  # even opening a FIFO is seen by who writes to it
-            check_source(rng.filename)
-            return SystemEntropy()
-        return FileEntropy(rng.filename, vm.loop, vm.machine.when_running)
-    return SystemEntropy()
-
-
 def _make_boot(config: Config, fds: Fds, *, inert: bool) -> BootImages:
     """Return the images of the program before, or read those of the command line."""
     inherited = adopt_images(fds, inert=inert)
@@ -382,6 +255,9 @@ def _make_boot(config: Config, fds: Fds, *, inert: bool) -> BootImages:
         return inherited
     if inert and config.machine.aux_ram_share:
         raise ConfigError("the program before has no boot images that this one could share")
+    from instar.boards.images import BootRequest, load_images  # noqa: PLC0415 - nobody resumes into this
+    from instar.boards.virt_fdt import virt_fdt  # noqa: PLC0415 - as above
+
     request = BootRequest(
         kernel=config.kernel,
         initrd=config.initrd,

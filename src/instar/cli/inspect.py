@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from zlib import crc32
 
 from instar._version import VERSION
-from instar.cli import system
+from instar.cli import states as declared
 from instar.cli.inspect_fields import as_list, as_record, fields_of, plain
 from instar.cpr import state as states
 from instar.cpr.adopted import FORMAT, MAGIC, MAX_SIZE
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Report = dict[str, Any]
 
-DECLARING: Final = (system, monitor_state)  # importing them declares every state of this program
+DECLARING: Final = (*declared.DECLARING, monitor_state)
 _HEADER: Final = Struct("<8sIII")  # of the table of descriptors: magic, format, length, crc32
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from instar.cli.options.network import parse_netdev
-from instar.devices import virtio_net
-from instar.machine.network import NetCard, NetLines
 from instar.netdev import NetSpec
 
 TYPE_CHECKING = False
@@ -12,7 +9,9 @@ if TYPE_CHECKING:
     from instar.cli.options.config import NetdevConfig, VirtioNetConfig
     from instar.cli.vm import Vm
     from instar.devices.virtio_net import VirtioNet
-    from instar.netdev import NetBackend, Netdevs
+    from instar.machine.network import NetCard
+    from instar.netdev import Netdevs
+    from instar.netdev.base import NetBackend
 
 
 class Network:
@@ -35,6 +34,8 @@ class Network:
         Raises:
             ConfigError, CommandError, HostError: it cannot be made; nothing changed.
         """
+        from instar.cli.options.network import parse_netdev  # noqa: PLC0415 - the guest runs
+
         self._netdevs.add(spec_of(parse_netdev(argument)))
 
     def remove(self, ident: str) -> None:
@@ -58,11 +59,13 @@ def spec_of(netdev: NetdevConfig) -> NetSpec:
     return NetSpec(netdev.kind, netdev.id, options)
 
 
-def make_card(vm: Vm, config: VirtioNetConfig) -> VirtioNet:
+def make_card(vm: Vm, config: VirtioNetConfig, name: str) -> VirtioNet:
     """Return the card, with its line to the back end that it names."""
+    from instar.devices import virtio_net  # noqa: PLC0415 - only machines with a card
+    from instar.machine.network import NetCard, NetLines  # noqa: PLC0415 - as above
+
     count = vm.netdevs.queues(config.netdev) if config.mq else 1
     lines = NetLines(vm.machine, count=count, vnet_hdr=vm.netdevs.has_header(config.netdev))
-    name = config.id or str(config.slot)
     mac = bytes.fromhex(config.mac.replace(":", ""))
     device = virtio_net.make_card(lines.lines, mac=mac, state_id=f"virtio-net/{name}")
     vm.netdevs.use(config.netdev, lines)

@@ -97,7 +97,7 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     _compare(config, adopted, told)
     if told.complaints:
         return
-    vm = Vm(loop, adopted.fds, config, resumed=True, inert=True)
+    vm = Vm(loop, adopted.fds, config, before=adopted, inert=True)
     fatal: list[str] = []
     assemble(vm, announce=log.warning, on_fatal=fatal.append)
     vm.machine.events.hold()
@@ -112,8 +112,10 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     told.record["load-ns"] = tried.load_ns
     told.lost += tried.lost
     told.notes += [f"{name} is of a newer version, and is kept" for name in tried.kept]
-    for name in ("instar.migration.outgoing", "instar.monitor.monitor"):
-        __import__(name)  # what settling needs is tried too
+    for name in ("instar.migration.outgoing", "instar.monitor.monitor", "instar.cli.states"):
+        __import__(
+            name
+        )  # what settling needs is tried too, and all states are known for the answer
     told.complaints += [
         f"descriptor {entry!r} would have no owner"
         for entry in adopted.fds.unclaimed()

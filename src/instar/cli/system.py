@@ -14,9 +14,8 @@ from instar import log, signals
 from instar._version import VERSION
 from instar.cli.assembly import assemble
 from instar.cli.confine import keep_confinement
-from instar.cli.daemons import CHILD_PATIENCE_S
 from instar.cli.options import Config, parse
-from instar.cli.vm import Vm
+from instar.cli.vm import CHILD_PATIENCE_S, Vm
 from instar.cpr.adopted import BRIDGE, REHEARSAL, adopt
 from instar.cpr.errors import CprError, LoadTimeoutError, TakenOverError
 from instar.cpr.fds import Fds
@@ -142,7 +141,7 @@ def _run(config: Config, adopted: Adopted | None, arrival: Arrival | None) -> in
 
     given = arrival.transferred if arrival is not None else adopted
     fds = Fds() if given is None else given.fds
-    vm = Vm(loop, fds, config, resumed=adopted is not None)
+    vm = Vm(loop, fds, config, before=adopted)
     ended = False
     try:
         if adopted is None:  # later, the sets are there, and those numbers are something else

@@ -10,7 +10,6 @@ from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
 from instar.cli.network import Network
 from instar.cli.options.config import VirtioVsockConfig
-from instar.cli.tls import credentials_of
 from instar.cpr.fdsets import FdSets
 from instar.migration.migration import load_outgoing
 from instar.monitor.state import MonitorState
@@ -19,15 +18,15 @@ from instar.netdev import Netdevs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import ClassVar
+    from typing import ClassVar, Final
 
-    from instar.block import RawBlock
+    from instar.block.raw import RawBlock
     from instar.block.throttle import Throttles
     from instar.chardev import Chardev
     from instar.cli.options import ChardevConfig, Config, MonitorConfig
     from instar.cpr.adopted import Adopted
     from instar.cpr.fds import Fds
-    from instar.cpr.state import State
+    from instar.cpr.state import Record, State
     from instar.loop import Loop
     from instar.machine.limiter import DiskLimiter
     from instar.machine.machine import Machine
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from instar.monitor.monitor import Monitor
     from instar.stateful import Stateful
     from instar.vhostuser import Frontend
+
+CHILD_PATIENCE_S: Final = 5.0  # a program that we have just started takes a moment to listen
 
 
 class MonitorSlot:
@@ -80,14 +81,21 @@ class Vm:
         loop: The main loop.
         fds: Named descriptors, those of the program before among them.
         config: What the command line means.
-        resumed: There was a program before.
+        before: What the program before told of its host's side; None: there was none.
         inert: This is a rehearsal beside it: nothing is opened, bound, locked, sent or started.
     """
 
     def __init__(
-        self, loop: Loop, fds: Fds, config: Config, *, resumed: bool = False, inert: bool = False
+        self,
+        loop: Loop,
+        fds: Fds,
+        config: Config,
+        *,
+        before: Adopted | None = None,
+        inert: bool = False,
     ) -> None:
-        self.resumed = resumed
+        self.resumed = before is not None
+        self.had_children = before is not None and _told_of("children", before)
         self.inert = inert
         self.loop = loop
         self.fds = fds
@@ -125,6 +133,8 @@ class Vm:
         """
         options = config.options()
         if config.tls_creds:
+            from instar.cli.tls import credentials_of  # noqa: PLC0415 - only machines that have some
+
             options["tls"] = credentials_of(self.config, config)
         self.chardevs[config.id] = create(
             config.kind,
@@ -299,6 +309,14 @@ class Vm:
         self.migration.after_incoming(
             lambda: self.migration.settled(_close_unclaimed(adopted.fds))
         )
+
+
+def _told_of(ident: str, adopted: Adopted) -> bool:
+    """Return whether the program before had a part of its host's side that is called ``ident``."""
+    listed = adopted.info.get("host")
+    rows: list[object] = listed if isinstance(listed, list) else []  # pyright: ignore[reportUnknownVariableType]
+    records: list[Record] = [row for row in rows if isinstance(row, dict)]
+    return any(row.get("id") == ident for row in records)
 
 
 def _check_sandbox() -> None:

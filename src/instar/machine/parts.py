@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from instar.block import RawBlock
+    from instar.block.raw import RawBlock
     from instar.block.throttle import Group
     from instar.cpu.rv64 import Core
     from instar.machine.vcpus import VcpuThread

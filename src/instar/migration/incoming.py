@@ -6,6 +6,7 @@ Until the first state is applied a failure leaves the machine as it was, and ano
 from __future__ import annotations
 
 import os
+import sys
 from time import monotonic_ns
 
 from instar import log, signals
@@ -239,6 +240,7 @@ class Incoming:
             self._commit()
             self._machine.resume()
             self.report.resumed_ns = monotonic_ns()
+            self.report.imported = [name for name in sys.modules if name.startswith("instar")]
             self.report.add_phase("resume", start_ns, self.report.resumed_ns)
         else:
             self._commit()

@@ -40,12 +40,15 @@ class Report:
         predicted_ns: Pause that the rehearsal predicted.
         notes, complaints: What the rehearsal said.
         unclaimed: Descriptors of the old program that nobody asked for; closed.
+        imported: Modules of ours that the new program had imported when the guest ran again.
+        modules, module_bytes: How many these were, and their byte code; -1: not known.
     """
 
     __slots__ = (
-        "back_ns", "began_ns", "check", "complaints", "digest", "ended_ns", "mode", "new_pid", "new_version", "notes",
-        "old_pid", "old_version", "outcome", "over_ns", "owner", "phases", "predicted_ns", "program", "ram_bytes",
-        "reason", "resumed_ns", "setup_ns", "stopped_ns", "transferred", "unclaimed",
+        "back_ns", "began_ns", "check", "complaints", "digest", "ended_ns", "imported", "mode", "module_bytes",
+        "modules", "new_pid", "new_version", "notes", "old_pid", "old_version", "outcome", "over_ns", "owner", "phases",
+        "predicted_ns", "program", "ram_bytes", "reason", "resumed_ns", "setup_ns", "stopped_ns", "transferred",
+        "unclaimed",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
@@ -61,7 +64,9 @@ class Report:
         self.complaints: list[str] = []
         self.unclaimed: list[str] = []
         self.began_ns = self.setup_ns = self.stopped_ns = self.resumed_ns = self.ended_ns = -1
+        self.imported: list[str] = []
         self.over_ns = self.back_ns = self.predicted_ns = -1
+        self.modules = self.module_bytes = -1
         self.transferred = 0
         self.ram_bytes = 0
 
@@ -164,6 +169,8 @@ class Report:
                 shown["device-pause-us"] = self.away_ns // 1000
         if self.predicted_ns >= 0:
             shown["predicted-pause-us"] = self.predicted_ns // 1000
+        if self.modules >= 0:
+            shown["modules"], shown["module-bytes"] = self.modules, self.module_bytes
         shown["phases"] = [{"name": name, "us": took // 1000} for name, _, took in self.phases]
         for name in ("notes", "complaints", "unclaimed"):
             if rows := getattr(self, name):

@@ -60,14 +60,6 @@ def given_fd(spec: NetSpec, text: str, fds: FdTable) -> int:
     return fd
 
 
-def claim_given(spec: NetSpec, fds: FdTable) -> None:
-    """Forget the names of ``getfd`` that a new back end was made of: it owns the descriptors now."""
-    for key in ("fd", "fds", "addr.str", "local.str"):
-        for text in spec.text(key).split(":"):
-            if text and not text.isdigit():
-                fds.delete(f"getfd/{text}", 0)
-
-
 def given_socket(spec: NetSpec, text: str, fds: FdTable) -> int:
     """Return :func:`given_fd` if it is a socket of the right kind.
 

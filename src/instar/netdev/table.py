@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
 from instar.errors import CommandError, ConfigError
-from instar.netdev import sockets
-from instar.netdev.dgram import DgramNet
 from instar.netdev.spec import ABSENT, NetSpec
 from instar.netdev.state import MAX_NETDEVS, NetdevsState, OptionState, RemovedState
-from instar.netdev.stream import StreamNet
-from instar.netdev.tap import TapNet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import ClassVar, Final, Protocol
 
     from instar.cpr.state import State
@@ -36,8 +32,28 @@ if TYPE_CHECKING:
             ...
 
 
-KINDS: Final[dict[str, type[NetBackend]]] = {
-    cls.kind: cls for cls in (TapNet, StreamNet, DgramNet)
+def _tap() -> type[NetBackend]:
+    from instar.netdev.tap import TapNet  # noqa: PLC0415 - only machines with one
+
+    return TapNet
+
+
+def _stream() -> type[NetBackend]:
+    from instar.netdev.stream import StreamNet  # noqa: PLC0415 - only machines with one
+
+    return StreamNet
+
+
+def _dgram() -> type[NetBackend]:
+    from instar.netdev.dgram import DgramNet  # noqa: PLC0415 - only machines with one
+
+    return DgramNet
+
+
+KINDS: Final[dict[str, Callable[[], type[NetBackend]]]] = {
+    "tap": _tap,
+    "stream": _stream,
+    "dgram": _dgram,
 }
 
 
@@ -226,15 +242,23 @@ class Netdevs:
     def _open(self, spec: NetSpec, patience_s: float = 0.0) -> None:
         if spec.kind not in KINDS:
             raise ConfigError(f"netdev {spec.id}: unknown kind {spec.kind}")
-        backend = KINDS[spec.kind](spec, self._loop, self._emit)
+        backend = KINDS[spec.kind]()(spec, self._loop, self._emit)
         backend.resumed = spec.id in self._arrived
         backend.inert = self._inert
         backend.patience_s = patience_s
         backend.open(self._fds)
         if not backend.resumed:
-            sockets.claim_given(spec, self._fds)
+            _claim_given(spec, self._fds)
         if spec.id in self._arrived:
             backend.load_state(self._arrived[spec.id])
         self._backends[spec.id] = backend
         if spec.id in self._cards:
             self._cards[spec.id].connect(backend)
+
+
+def _claim_given(spec: NetSpec, fds: FdTable) -> None:
+    """Forget the names of ``getfd`` that a new back end was made of: it owns the descriptors now."""
+    for key in ("fd", "fds", "addr.str", "local.str"):
+        for text in spec.text(key).split(":"):
+            if text and not text.isdigit():
+                fds.delete(f"getfd/{text}", 0)

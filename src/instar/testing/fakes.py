@@ -10,7 +10,7 @@ from instar.memory import AddressSpace, RamBlock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from instar.block import BlockRequest
+    from instar.block.request import BlockRequest
     from instar.cpr.fds import Entry
 
 RAM_BASE = 0x8000_0000

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.block import BlockRequest, file_io
+from instar.block import file_io
+from instar.block.request import BlockRequest
 
 
 def request(op, offset=0, length=0, buffers=(), **flags) -> BlockRequest:

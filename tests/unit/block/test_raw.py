@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from instar.block import BlockRequest, BlockSpec, open_block
+from instar.block.raw import BlockSpec, open_block
+from instar.block.request import BlockRequest
 from instar.block.state import BlockState
 from instar.cpr import state as cpr_state
 from instar.errors import CommandError, ConfigError, HostError

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.block import BlockRequest
 from instar.block.limits import MAX_VALUE, NAMES, Limits
+from instar.block.request import BlockRequest
 from instar.block.state import ThrottleState
 from instar.block.throttle import Throttles
 from instar.cpr import state as cpr_state

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from instar.boards.boot import BootRequest, adopt_images, load_images
+from instar.boards.boot import adopt_images
+from instar.boards.images import BootRequest, load_images
 from instar.errors import ConfigError
 from instar.memory import AddressSpace, RamBlock
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from instar.block import BlockRequest
 from instar.block.limits import Limits
+from instar.block.request import BlockRequest
 from instar.block.throttle import Throttles
 from instar.errors import CommandError
 from instar.machine.limiter import DiskLimiter

@@ -118,7 +118,9 @@ def test_guest_that_takes_nothing_leaves_all_frames_in_order() -> None:
 
 @pytest.fixture
 def kinds(monkeypatch):
-    monkeypatch.setattr("instar.netdev.table.KINDS", {"stream": Nowhere, "tap": Nowhere})
+    monkeypatch.setattr(
+        "instar.netdev.table.KINDS", {"stream": lambda: Nowhere, "tap": lambda: Nowhere}
+    )
 
 
 def table(*listed: str) -> Netdevs:

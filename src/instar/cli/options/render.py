@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 
 
 def to_argv(config: Config) -> list[str]:
-    """Return words that ``parse`` turns into a Config equal to ``config``.
-
-    What the guest can see is always written out, so that another version's defaults do not matter.
-    Short forms are expanded: character devices are ``-chardev``, and ``-nodefaults`` comes first.
-    """
+    """Do what :func:`instar.cli.options.to_argv` says."""
     words = ["-nodefaults", *_machine_words(config), *_boot_words(config), *_set_words(config)]
     words += _object_words(config)
     for block in config.blocks:

@@ -140,6 +140,10 @@ class UpdateInfo:
     predicted_pause_us: Annotated[int | None, Arg("What the rehearsal predicted.", unit="us")] = (
         None
     )
+    modules: Annotated[
+        int | None, Arg("Modules that the new program had imported when the guest ran again.")
+    ] = None
+    module_bytes: Annotated[int | None, Arg("Their byte code.", unit="bytes")] = None
     notes: Annotated[list[str] | None, Arg("What the rehearsal said.")] = None
     complaints: Annotated[list[str] | None, Arg("What the rehearsal held against it.")] = None
     unclaimed: Annotated[
