@@ -463,7 +463,9 @@ class Migration:
         if report is None or report.mode != "cpr-exec":
             return
         report.unclaimed = unclaimed
-        _count_modules(report)
+        from instar.migration.imported import count_byte_code  # noqa: PLC0415 - the guest runs
+
+        report.modules, report.module_bytes = count_byte_code(report.imported)
         report.add_phase("settle", report.ended_ns, monotonic_ns())
         self._tell(report)
 
@@ -504,12 +506,6 @@ class Migration:
             callback()
         else:
             self._after_incoming = callback
-
-
-def _count_modules(report: Report) -> None:
-    from instar.migration.imported import count_byte_code  # noqa: PLC0415 - the guest runs
-
-    report.modules, report.module_bytes = count_byte_code(report.imported)
 
 
 def load_outgoing() -> type[Outgoing]:
