@@ -223,7 +223,9 @@ def _make_memory(vm: Vm, space: AddressSpace) -> list[MemoryBackend]:
     config = vm.config
     main = config.machine.memory_backend
     specs = [
-        BackendSpec(b.kind, b.id, b.size, share=b.share, prealloc=b.prealloc, path=b.mem_path)
+        BackendSpec(
+            b.kind, b.id, b.size, share=b.share, prealloc=b.prealloc, path=b.mem_path, huge=b.huge
+        )
         for b in config.memory_backends
     ]
     if not main:

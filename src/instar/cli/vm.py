@@ -269,6 +269,7 @@ class Vm:
         log.release()
         if adopted is not None:
             self._step(adopted, "the report", self._report, adopted)
+            self._step(adopted, "mapping memory again", self._refill)
         if adopted is not None and self.config.sandbox.enabled:
             self._step(adopted, "the look at the sandbox", _check_sandbox)
         gc.enable()
@@ -304,6 +305,18 @@ class Vm:
         slot.state = None
         if adopted is not None:
             slot.monitor.announce_version()
+
+    def _refill(self) -> None:
+        """Map the guest's memory again, one block after the other."""
+        from instar.memory.refill import Refill  # noqa: PLC0415 - nobody resumes into this
+
+        blocks = [b.block for b in self.machine.memory_backends if b.block.share]
+
+        def next_one() -> None:
+            if blocks:
+                Refill(self.loop, blocks.pop(0), next_one).start()
+
+        next_one()
 
     def _report(self, adopted: Adopted) -> None:
         self.migration.after_incoming(

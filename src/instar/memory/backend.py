@@ -34,6 +34,7 @@ PAGE: Final = mmap.PAGESIZE
 MIN_SIZE: Final = 4096  # bytes
 MAX_SIZE: Final = 1 << 40  # bytes; more than any guest here can address
 _MAP_NORESERVE: Final = 0x4000  # <asm-generic/mman.h>, not named by Python 3.11's stubs
+_HUGE_SHIFT: Final = 26  # <linux/memfd.h>: the size of huge pages is in the flags, as a logarithm
 _MADV_POPULATE_WRITE: Final = 23  # Linux 5.14, not named by Python 3.11
 FD_OWNER: Final = "memory"
 _ZEROS: Final = bytes(1 << 20)
@@ -49,11 +50,12 @@ class BackendSpec:
         share: Whether the bytes are shared with whoever has the descriptor.
         prealloc: Touch every page when the block is made (never again after an update).
         path: File or directory (kind ``file``).
+        huge: Size of the host's huge pages that it is made of (kind ``memfd``), bytes; 0: ordinary pages.
     """
 
-    __slots__ = ("id", "kind", "path", "prealloc", "share", "size")
+    __slots__ = ("huge", "id", "kind", "path", "prealloc", "share", "size")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a bundle, named parts
         self,
         kind: Kind,
         ident: str,
@@ -62,7 +64,9 @@ class BackendSpec:
         share: bool,
         prealloc: bool = False,
         path: str = "",
+        huge: int = 0,
     ) -> None:
+        self.huge = huge
         self.kind: Kind = kind
         self.id = ident
         self.size = size
@@ -79,6 +83,10 @@ class BackendSpec:
         if not MIN_SIZE <= self.size <= MAX_SIZE:
             raise ConfigError(
                 f"memory backend {self.id}: size {self.size} bytes, allowed {MIN_SIZE} to {MAX_SIZE}"
+            )
+        if self.huge and self.size % self.huge:
+            raise ConfigError(
+                f"memory backend {self.id}: size {self.size} bytes is not a multiple of hugetlbsize {self.huge}"
             )
         if self.size % MIN_SIZE:
             raise ConfigError(
@@ -188,7 +196,10 @@ def open_backend(spec: BackendSpec, fds: FdTable, *, inert: bool = False) -> Ram
 
 
 def _open_memfd(spec: BackendSpec) -> int:
-    fd = os.memfd_create(f"memory-backend-{spec.id}"[:200], os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    if spec.huge:
+        flags |= os.MFD_HUGETLB | (spec.huge.bit_length() - 1) << _HUGE_SHIFT
+    fd = os.memfd_create(f"memory-backend-{spec.id}"[:200], flags)
     try:
         os.ftruncate(fd, spec.size)
     except BaseException:
@@ -230,11 +241,14 @@ def _map(spec: BackendSpec, fd: int, *, adopted: bool, inert: bool = False) -> R
         )
     flags = mmap.MAP_SHARED if spec.share and fd >= 0 and not inert else mmap.MAP_PRIVATE
     flags |= mmap.MAP_ANONYMOUS if fd < 0 else 0
+    # Huge pages are reserved: one that is missing when the guest touches it would end the program (SIGBUS).
+    flags |= 0 if spec.huge and not inert else _MAP_NORESERVE
     try:
-        mapping = mmap.mmap(fd, spec.size, flags | _MAP_NORESERVE)
+        mapping = mmap.mmap(fd, spec.size, flags)
     except (OSError, ValueError) as e:
-        why = os.strerror(e.errno or 0) if isinstance(e, OSError) else e
-        raise HostError(f"memory backend {spec.id}: cannot map {spec.size} bytes: {why}") from e
+        raise _cannot_map(spec, e) from e
+    if not spec.huge:
+        _ask_for_huge(mapping)
     if spec.prealloc and not adopted:  # an inherited block keeps its pages; touching them is pause
         _populate(spec, mapping)
     return RamBlock(
@@ -245,6 +259,25 @@ def _map(spec: BackendSpec, fd: int, *, adopted: bool, inert: bool = False) -> R
         adopted=adopted,
         content=spec.kind == "file",
     )
+
+
+def _cannot_map(spec: BackendSpec, e: OSError | ValueError) -> HostError:
+    why = os.strerror(e.errno or 0) if isinstance(e, OSError) else e
+    error = HostError(f"memory backend {spec.id}: cannot map {spec.size} bytes: {why}")
+    if spec.huge:
+        error.hint(
+            f"the host must have {spec.size // spec.huge} free huge pages of {spec.huge >> 10} KiB, "
+            "see /sys/kernel/mm/hugepages"
+        )
+    return error
+
+
+def _ask_for_huge(mapping: mmap.mmap) -> None:
+    """Let the kernel use huge pages where it does so for those who ask (shmem_enabled=advise)."""
+    try:
+        mapping.madvise(mmap.MADV_HUGEPAGE)
+    except OSError:  # a kernel without
+        return
 
 
 def _populate(spec: BackendSpec, mapping: mmap.mmap) -> None:

@@ -122,3 +122,18 @@ def test_inherited_block_of_another_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="too small"):
         open_backend(BackendSpec("memfd", "ram0", SIZE, share=True), Table(ram0=fd))
     os.close(fd)
+
+
+def test_huge_pages_have_to_divide_the_size() -> None:
+    spec = BackendSpec("memfd", "ram0", SIZE, share=True, huge=2 << 20)
+    with pytest.raises(ConfigError, match="size 65536 bytes is not a multiple of hugetlbsize"):
+        open_backend(spec, Table())
+
+
+def test_huge_pages_that_the_host_lacks_are_refused_with_a_hint() -> None:
+    spec = BackendSpec("memfd", "ram0", 1 << 40, share=True, huge=2 << 20)
+    with pytest.raises(HostError, match="memory backend ram0: ") as e:
+        open_backend(spec, Table())
+    assert (
+        "nothing was created" in str(e.value) or "huge pages of 2048 KiB" in e.value.__notes__[0]
+    )

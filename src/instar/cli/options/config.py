@@ -119,9 +119,9 @@ class SmpConfig(Record):
 class MemoryBackendConfig(Record):
     """``-object memory-backend-memfd|ram|file``."""
 
-    __slots__ = ("id", "kind", "mem_path", "prealloc", "share", "size")
+    __slots__ = ("huge", "id", "kind", "mem_path", "prealloc", "share", "size")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a bundle, named parts
         self,
         *,
         kind: BackendKind,
@@ -130,7 +130,11 @@ class MemoryBackendConfig(Record):
         share: bool,
         prealloc: bool = False,
         mem_path: str = "",
+        huge: int = 0,
     ) -> None:
+        self.huge = (
+            huge  # size of the host's huge pages that it is made of, bytes; 0: ordinary ones
+        )
         self.kind: BackendKind = kind
         self.id = ident
         self.size = size

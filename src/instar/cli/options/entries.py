@@ -173,6 +173,8 @@ BACKEND_OPTIONS = (
         metavar="[qom-type=]TYPE,id=ID", repeat="list", implied="qom-type", json=True,
         variants={
             "memory-backend-memfd": (*_BACKEND_KEYS, _PREALLOC,
+                Key("hugetlb", "flag", "of the host's huge pages, which are reserved at the start", default="off"),
+                Key("hugetlbsize", "size", "bytes of such a page; default 2M", low=1 << 16, high=1 << 34),
                 Key("share", "flag", "shared mapping: crosses an update", default="on")),
             "memory-backend-ram": (*_BACKEND_KEYS, _PREALLOC,
                 Key("share", "flag", "shared mapping: crosses an update", default="off")),

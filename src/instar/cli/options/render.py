@@ -136,6 +136,8 @@ def _backend_pairs(backend: MemoryBackendConfig) -> Pairs:
         ("share", _flag(backend.share)),
         ("prealloc", _flag(backend.prealloc)),
     ]
+    if backend.huge:
+        pairs += [("hugetlb", "on"), ("hugetlbsize", f"{backend.huge}b")]
     return [*pairs, ("mem-path", backend.mem_path)] if backend.kind == "file" else pairs
 
 

@@ -69,6 +69,9 @@ def read_objects(given: Given, config: Config) -> None:
             )
 
 
+_HUGE = 2 << 20  # bytes, of the only size that all hosts have
+
+
 def _memory_backend(values: Values) -> MemoryBackendConfig:
     kind = _BACKENDS[values.variant]
     size = values.number("size", 0)
@@ -76,7 +79,15 @@ def _memory_backend(values: Values) -> MemoryBackendConfig:
         raise ConfigError(
             f"{where(values)}: size={exact_size(size)} is not a multiple of {_PAGE} bytes"
         )
+    huge = values.number("hugetlbsize", 0)
+    if huge & (huge - 1):
+        raise ConfigError(f"{where(values)}: hugetlbsize={exact_size(huge)} is not a power of two")
+    if huge and not values.flag("hugetlb", default=False):
+        raise ConfigError(f"{where(values)}: hugetlbsize= needs hugetlb=on")
+    if values.flag("hugetlb", default=False):
+        huge = huge or _HUGE
     return MemoryBackendConfig(
+        huge=huge,
         kind=kind,
         ident=values.text("id"),
         size=size,
