@@ -8,7 +8,7 @@ VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/virtio/compiled -name '*.p*' -not -name '*.pyc')
 PYTEST := $(VENV)/python -m pytest -q
-BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick)
+BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(PUBLISH:%=--publish)
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help

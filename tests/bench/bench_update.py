@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,8 +22,20 @@ from rich.console import Console
 from update_chart import chart
 from update_cost import adopt_orphans
 from update_measure import block, build_floor, floor
-from update_report import FIGURES, Series, document, goals, notes, of_figure, rows, save, table
-from update_stats import Case
+from update_report import (
+    FIGURES,
+    Series,
+    between_marks,
+    document,
+    goals,
+    markdown,
+    notes,
+    of_figure,
+    rows,
+    save,
+    table,
+)
+from update_stats import BRIDGE, Case
 from update_vm import Side
 
 from bench import debian_guest
@@ -32,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY = "256,1024,4096,8192"
-MODES = "cpr-exec,cpr-transfer"
+MODES = f"cpr-exec,{BRIDGE},cpr-transfer"
 STATES = "untouched,touched,prealloc"
 BLOCK = 5  # updates of one guest; then it is the other side's turn
 NO_QEMU = """\
@@ -43,7 +56,7 @@ where DIR is what tools/peer_qemu.sh makes of Debian's packages, as root, in a f
 
 
 def main() -> int:
-    """Run the benchmark; returns the exit status (0 measured, 3 it could not be)."""
+    """Run the benchmark; returns the exit status (0 measured, 3 some of it could not be)."""
     options = arguments()
     adopt_orphans()
     try:
@@ -54,14 +67,32 @@ def main() -> int:
         return 3
     Console(width=None if sys.stdout.isatty() else 110).print(table(series))  # a pipe has no width
     print("\n".join([*notes(series), *goals(series)]))
-    with open(options.svg, "w", encoding="utf-8") as stream:
-        stream.write(chart(of_figure(rows(series), "pause"), subtitle(series)))
+    write(options.svg, chart(of_figure(rows(series), "pause"), subtitle(series)))
     print(f"series: {os.path.relpath(options.json)}, chart: {os.path.relpath(options.svg)}")
-    return 0
+    if options.publish:
+        publish(series, options)
+    return 3 if series.failures else 0
+
+
+def publish(series: Series, options: argparse.Namespace) -> None:
+    """Put series and chart into docs/bench, and the table of pauses into the README."""
+    for path in (options.json, options.svg):
+        shutil.copy(
+            path, os.path.join(ROOT, "docs", "bench", f"update{os.path.splitext(path)[1]}")
+        )
+    path = os.path.join(ROOT, "README.md")
+    with open(path, encoding="utf-8") as stream:
+        write(path, between_marks(stream.read(), markdown(series)))
+
+
+def write(path: str, text: str) -> None:
+    """Write a file."""
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write(text)
 
 
 def measure(options: argparse.Namespace) -> Series:
-    """Measure what was asked for; what is known is written after each update."""
+    """Measure what was asked for; what is known is written after each block."""
     sides = [instar()]
     if options.qemu:
         sides.append(qemu(options.qemu))
@@ -71,12 +102,15 @@ def measure(options: argparse.Namespace) -> Series:
     cases = chosen(options)
     with tempfile.TemporaryDirectory() as folder:
         program = build_floor(folder)
-        for memory in sorted({0, *(case.memory for case in cases)}) if program else ():
+        sizes = sorted({0, *(case.memory for case in cases)})
+        for memory in sizes if program else []:
             print(f"a bare C program, {memory} MiB", flush=True)
             series.floor[memory] = floor(program, memory, options.runs)
-    for side, case, values in measured(sides, cases, options.runs, series.load):
-        series.add(side.name, case, values)
+    for side, case, updates, where in turns(sides, cases, options.runs):
+        run_block(series, side, case, updates, where)
         save(options.json, document(series))
+    if not series.cases:
+        raise RunFailedError("nothing could be measured")
     return series
 
 
@@ -99,6 +133,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--states", default=STATES, help=f"a list ({STATES})")
     parser.add_argument(
         "--quick", action="store_true", help="a glance: 256 MiB and 1 GiB, 5 updates"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="write docs/bench and the README anew"
     )
     parser.add_argument("--nice", type=int, default=0, help="priority of both sides (0)")
     build = os.path.join(ROOT, "build")
@@ -168,29 +205,33 @@ def version(side: Side) -> str:
     return done.stdout.splitlines()[0]
 
 
-def measured(
-    sides: list[Side], cases: list[Case], runs: int, load: list[float]
-) -> Iterator[tuple[Side, Case, dict[str, float]]]:
-    """Yield the figures of each update; every block of updates has its own guest, the sides take turns."""
-    guest = debian_guest()
-    files = guest[guest.index("-kernel") + 1], guest[guest.index("-initrd") + 1]
+def turns(
+    sides: list[Side], cases: list[Case], runs: int
+) -> Iterator[tuple[Side, Case, int, str]]:
+    """Yield side, case, number of updates and a name of each block; the sides take turns."""
     for place, case in enumerate(cases):
-        done, turn = 0, 0
-        while done < runs:
-            updates = min(BLOCK, runs - done)
-            for side in sides if turn % 2 == 0 else sides[::-1]:
+        for done in range(0, runs, BLOCK):
+            for side in sides if done // BLOCK % 2 == 0 else sides[::-1]:
                 where = (
                     f"[{place + 1}/{len(cases)}] {case.name}, {side.name}, {done} of {runs} done"
                 )
+                yield side, case, min(BLOCK, runs - done), where
 
-                def tell(what: str, where: str = where) -> None:
-                    print(f"{where}: {what}", flush=True)
 
-                for values in block(side, case, files, updates, tell):
-                    load.append(os.getloadavg()[0])
-                    print("    " + shown(values), flush=True)
-                    yield side, case, values
-            done, turn = done + updates, turn + 1
+def run_block(series: Series, side: Side, case: Case, updates: int, where: str) -> None:
+    """Measure one block; a failure is told and noted, and costs the rest of it."""
+    guest = debian_guest()
+    files = guest[guest.index("-kernel") + 1], guest[guest.index("-initrd") + 1]
+    try:
+        for values in block(
+            side, case, files, updates, lambda what: print(f"{where}: {what}", flush=True)
+        ):
+            series.load.append(os.getloadavg()[0])
+            series.add(side.name, case, values)
+            print(f"    {shown(values)}", flush=True)
+    except (RunFailedError, OSError) as exc:
+        print(f"    failed: {exc}", file=sys.stderr, flush=True)
+        series.failures.append(f"{case.name}, {side.name}: {exc}")
 
 
 def shown(values: dict[str, float]) -> str:

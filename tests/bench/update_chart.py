@@ -59,10 +59,10 @@ def chart(rows: Sequence[Row], subtitle: str) -> str:
 
 
 def decades(values: Sequence[float]) -> tuple[int, int]:
-    """Return the powers of ten that enclose the values, at least two apart; what is under 0.01 counts as that."""
+    """Return the powers of ten that enclose the values and 1 to 1000; what is under 0.01 counts as that."""
     shown = [max(value, 0.01) for value in values] or [1.0]
     low, high = math.floor(math.log10(min(shown))), math.ceil(math.log10(max(shown)))
-    return min(low, high - 2), high
+    return min(low, 0), max(high, 3)
 
 
 def place(value: float, scale: tuple[int, int]) -> float:

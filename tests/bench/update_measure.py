@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench_run import RunFailedError
 from update_cost import Meter
-from update_stats import counted, longest_between, pause, stall
+from update_stats import BRIDGE, counted, longest_between, pause, paused, stall
 from update_vm import Vm
 
 if TYPE_CHECKING:
@@ -59,28 +59,30 @@ def timed(vm: Vm, case: Case) -> dict[str, float]:
     time.sleep(SETTLE_S)
     moments = vm.update()
     time.sleep(AFTER_S if case.state == "touched" else SETTLE_S)
-    return {**seen(vm, moments), **told(moments)}
+    return {**seen(vm, moments, case), **told(moments)}
 
 
-def seen(vm: Vm, moments: Moments) -> dict[str, float]:
+def seen(vm: Vm, moments: Moments, case: Case) -> dict[str, float]:
     """Return what was seen from outside."""
     begin, end = moments.stopped or moments.asked, moments.resumed or moments.running
     found = pause(vm.watcher.gaps, begin, end)
     if found is None:
         raise RunFailedError("the counter in the guest's memory was not seen to stand still")
     now = time.monotonic_ns()
+    bridged = case.mode == BRIDGE  # two short pauses, one at each end
     nanoseconds = {
-        "pause": found.length,
+        "pause": paused(vm.watcher.gaps, begin, end) if bridged else found.length,
+        "longest": found.length if bridged else None,
         "pause_sure": found.sure,
         "console": longest_between(vm.console.moments, begin, end + SLACK_NS),
         "ping": longest_between(vm.ping.answers, begin, end + SLACK_NS),
-        "brown": stall(vm.watcher.gaps, found.after, now),
+        "brown": stall(vm.watcher.gaps, max(found.after, end), now),
         "before": stall(vm.watcher.gaps, moments.asked - int(SETTLE_S * 1e9), moments.asked),
     }
     values = {name: value / 1e6 for name, value in nanoseconds.items() if value is not None}
-    if moments.stopped:
+    if moments.stopped and not bridged:
         values["lead"] = (moments.stopped - found.before) / 1e6
-    if moments.resumed:
+    if moments.resumed and not bridged:
         values["trail"] = (found.after - moments.resumed) / 1e6
     turns = counted(vm.watcher.counts, found.after, now)
     return values if turns is None else {**values, "turns_after": float(turns)}
@@ -94,10 +96,12 @@ def told(moments: Moments) -> dict[str, float]:
     if "downtime" in moments.info:
         values["downtime"] = float(moments.info["downtime"])
     update = moments.info.get("x-update", {})
+    if "device-pause-us" in update:
+        values["away"] = update["device-pause-us"] / 1000
     if "pause-us" in update:
         values["downtime"] = update["pause-us"] / 1000
         # Nobody hears RESUME of a program whose monitor comes after it; this is from and to the same moments.
-        values.setdefault("events", values["downtime"])
+        values.setdefault("events", values.get("away", values["downtime"]))
     for phase in update.get("phases", []):
         values[f"phase_{phase['name']}"] = phase["us"] / 1000
     return values
@@ -117,21 +121,21 @@ def cost(vm: Vm) -> dict[str, float]:
     return {"cpu": found.cpu_ms, "peak": found.peak_mib, "held": found.held_mib}
 
 
-def build_floor(folder: str) -> list[str] | None:
-    """Compile the program that does nothing but execute itself; None if there is no compiler."""
+def build_floor(folder: str) -> str:
+    """Compile the program that does nothing but execute itself; returns its path, "" if there is no compiler."""
     program = os.path.join(folder, "floor")
     compiler = shlex.split(os.environ.get("CC", "cc"))
     try:
         done = subprocess.run([*compiler, "-O2", "-o", program, _FLOOR], check=False)
     except FileNotFoundError:
-        return None
-    return [program] if done.returncode == 0 else None
+        return ""
+    return program if done.returncode == 0 else ""
 
 
-def floor(program: list[str], memory: int, runs: int) -> list[float]:
+def floor(program: str, memory: int, runs: int) -> list[float]:
     """Return milliseconds to main(): of fork and exec if ``memory`` (MiB) is 0, else of exec with so much touched."""
     done = subprocess.run(
-        [*program, str(runs), str(memory)], capture_output=True, text=True, check=False
+        [program, str(runs), str(memory)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RunFailedError(f"the program that only executes itself failed: {done.stderr}")

@@ -13,7 +13,7 @@ PATIENCE = 60.0  # seconds for an answer; updates of loaded machines take a few
 _RETRY_S = 0.0005
 
 
-class QmpEndedError(Exception):
+class QmpEndedError(RunFailedError):
     """The monitor closed the connection, as QEMU's does when it executes itself."""
 
 

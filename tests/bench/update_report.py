@@ -8,12 +8,24 @@ import platform
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
-from update_stats import Case, Summary, ratio, summary
+from update_stats import BRIDGE, Case, Summary, ratio, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 SIDES = ("instar", "qemu")
+MARKS = (
+    "<!-- BENCH-UPDATE: made by make bench-update PUBLISH=1 -->",
+    "<!-- BENCH-UPDATE ends -->",
+)
+PAUSED = (
+    "stop",
+    "save",
+    "exec",
+    "build",
+    "load",
+    "resume",
+)  # Instar's phases in which the guest stands still
 
 
 class Figure(NamedTuple):
@@ -30,6 +42,7 @@ class Figure(NamedTuple):
 
 FIGURES = {
     "pause": Figure("pause: counter in guest memory", "ms"),
+    "longest": Figure("its longest part", "ms"),
     "console": Figure("gap on the console", "ms"),
     "ping": Figure("gap of a ping", "ms"),
     "brown": Figure("longest stall afterwards", "ms"),
@@ -60,8 +73,10 @@ GOALS = [
     Goal(Case(1024, "untouched", "cpr-exec").__eq__, "pause", 0.5),
     Goal(Case(8192, "touched", "cpr-exec").__eq__, "pause", 0.15),
     Goal(Case(8192, "prealloc", "cpr-exec").__eq__, "pause", 0.02),
+    Goal(lambda case: case.mode == BRIDGE, "pause", 0.1),
     Goal(lambda case: case.mode == "cpr-transfer", "events", 1.0),
 ]
+BRIDGE_MEDIAN, BRIDGE_P99 = 5.0, 15.0  # ms, of Instar's own
 GROWTH, GROWTH_LIMIT = (256, 8192), 1.2  # MiB; touched, cpr-exec
 
 
@@ -73,6 +88,7 @@ class Series:
         floor: MiB mapped (0: of a fork, too) to milliseconds that an exec of a bare C program took.
         about: What it was measured on and with: text to text.
         load: The machine's load averages of a minute, as they were.
+        failures: What could not be measured, and why.
     """
 
     def __init__(self, about: dict[str, str]) -> None:
@@ -80,6 +96,7 @@ class Series:
         self.cases: dict[Case, dict[str, dict[str, list[float]]]] = {}
         self.floor: dict[int, list[float]] = {}
         self.load: list[float] = []
+        self.failures: list[str] = []
 
     def add(self, side: str, case: Case, values: dict[str, float]) -> None:
         """Keep the values of one update."""
@@ -135,16 +152,7 @@ def _cells(found: Summary | None) -> list[str]:
 
 def notes(series: Series) -> list[str]:
     """Return the sentences below the table."""
-    said = [f"{name}: {text}" for name, text in series.about.items()]
-    if series.load:
-        said.append(f"load of the machine: {min(series.load):.1f} to {max(series.load):.1f}")
-    for memory, values in series.floor.items():
-        what = "exec with {memory} MiB mapped and touched" if memory else "fork and exec"
-        found = summary(values)
-        if found:
-            said.append(
-                f"a bare C program, {what.format(memory=memory)}: {found.median:.2f} ms, p99 {found.p99:.2f}"
-            )
+    said = [*about(series), *(f"not measured: {why}" for why in series.failures), *phases(series)]
     for case, sides in series.cases.items():
         for side, figures in sides.items():
             differ = summary([abs(value) for value in figures.get("differ", [])])
@@ -153,6 +161,54 @@ def notes(series: Series) -> list[str]:
                     f"{case.name}, {side}: the outside view and query-migrate differ by {differ.median:.2f} ms,"
                     f" p99 {differ.p99:.2f}"
                 )
+    return said
+
+
+def phases(series: Series) -> list[str]:
+    """Return where the time of Instar's pauses goes, medians: a sentence a case."""
+    said: list[str] = []
+    for case, sides in series.cases.items():
+        figures = sides.get("instar", {})
+        parts = [("before it is noted", "lead")]
+        parts += [(name, f"phase_{name}") for name in PAUSED]
+        parts.append(("until the guest counts again", "trail"))
+        found = [(name, summary(figures.get(key, []))) for name, key in parts]
+        shown = [f"{name} {part.median:.1f}" for name, part in found if part]
+        if shown:
+            said.append(f"{case.name}, instar, ms: {', '.join(shown)}")
+    return said
+
+
+def markdown(series: Series) -> str:
+    """Return the pauses as a table for a document, and what it was measured on."""
+    lines = [
+        "| the guest stands still, median / p99 | Instar | QEMU | ratio |",
+        "|---|---|---|---|",
+    ]
+    for row in rows(series):
+        if row.figure == "pause":
+            both = [
+                f"{side.median:.1f} / {side.p99:.1f} ms" if side else "-"
+                for side in (row.instar, row.qemu)
+            ]
+            shown = "-" if row.ratio is None else f"{row.ratio:.2f}"
+            lines.append(f"| {row.case.name} | {both[0]} | {both[1]} | {shown} |")
+    return "\n".join([*lines, "", *(f"{line}  " for line in [*about(series), *goals(series)])])
+
+
+def about(series: Series) -> list[str]:
+    """Return what was measured, on what, and the floor."""
+    said = [f"{name}: {text}" for name, text in series.about.items()]
+    if series.load:
+        runs = max(
+            len(side.get("pause", [])) for case in series.cases.values() for side in case.values()
+        )
+        load = f"{min(series.load):.1f} to {max(series.load):.1f}"
+        said.append(f"{runs} updates each; {os.cpu_count()} cores; load of the machine: {load}")
+    for memory, values in series.floor.items():
+        what = f"exec with {memory} MiB mapped and touched" if memory else "fork and exec"
+        if found := summary(values):
+            said.append(f"a bare C program, {what}: {found.median:.2f} ms, p99 {found.p99:.2f}")
     return said
 
 
@@ -174,6 +230,12 @@ def goals(series: Series) -> list[str]:
             for row in found
             if row.ratio is not None
         ]
+    for row in rows(series):
+        if row.case.mode == BRIDGE and row.figure == "pause" and row.instar:
+            said.append(
+                _judged(f"{row.case.name}, median", row.instar.median, BRIDGE_MEDIAN, "ms")
+            )
+            said.append(_judged(f"{row.case.name}, p99", row.instar.p99, BRIDGE_P99, "ms"))
     small, large = (medians.get((Case(size, "touched", "cpr-exec"), "pause")) for size in GROWTH)
     if small and large:
         name = f"cpr-exec touched, {GROWTH[1]} MiB against {GROWTH[0]} MiB"
@@ -192,6 +254,7 @@ def document(series: Series) -> dict[str, Any]:
         "about": {**series.about, "machine": platform.platform(), "cores": str(os.cpu_count())},
         "load": series.load,
         "units": {name: figure.unit for name, figure in FIGURES.items()},
+        "failures": series.failures,
         "floor_ms": {str(memory): values for memory, values in series.floor.items()},
         "summary": [
             {
@@ -214,6 +277,16 @@ def save(path: str, content: dict[str, Any]) -> None:
         json.dump(content, stream, indent=1)
         stream.write("\n")
     os.replace(f"{path}.new", path)
+
+
+def between_marks(text: str, content: str) -> str:
+    """Return a document with what is between its two lines that mark our place replaced.
+
+    Raises:
+        ValueError: it has no such lines.
+    """
+    begin, end = (text.index(mark) for mark in MARKS)
+    return f"{text[: begin + len(MARKS[0])]}\n{content}\n{text[end:]}"
 
 
 def of_figure(found: Iterable[Row], figure: str) -> Sequence[Row]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LEAST = 0.05  # milliseconds or MiB: ratios to less say nothing
 
 
+BRIDGE = "cpr-exec+bridge"
+
+
 class Gap(NamedTuple):
     """A time in which a counter stood still, host monotonic nanoseconds.
 
@@ -41,7 +44,8 @@ class Case(NamedTuple):
         memory: Of the guest, MiB.
         state: "untouched", "touched" (the guest writes to all its memory, before and on and on) or "prealloc" (the
             monitor touches it: ``prealloc=on``).
-        mode: "cpr-exec" or "cpr-transfer".
+        mode: "cpr-exec", "cpr-transfer", or ``BRIDGE``: cpr-exec of a guest that leaves its devices alone, which Instar
+            does with a bridge.
     """
 
     memory: int
@@ -60,7 +64,7 @@ class Summary(NamedTuple):
 
     median: float
     p99: float
-    count: int
+    runs: int
 
 
 def summary(values: Sequence[float]) -> Summary | None:
@@ -96,6 +100,11 @@ def pause(gaps: Iterable[Gap], begin: int, end: int) -> Gap | None:
     """Return the longest of the gaps that touch ``begin`` to ``end``, None if the counter never stood still then."""
     touching = [gap for gap in gaps if gap.before <= end and gap.after >= begin]
     return max(touching, key=lambda gap: gap.length, default=None)
+
+
+def paused(gaps: Iterable[Gap], begin: int, end: int) -> int:
+    """Return for how long the counter stood still in all gaps that touch ``begin`` to ``end``."""
+    return sum(gap.length for gap in gaps if gap.before <= end and gap.after >= begin)
 
 
 def stall(gaps: Iterable[Gap], begin: int, end: int) -> int:

@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench_run import RunFailedError
 from update_cost import descendants
-from update_guest import IDLE_AT, MAC, counter, counting_initrd, kernel_words, page_offset, wired
+from update_guest import (
+    IDLE_AT,
+    MAC,
+    QUIET_AT,
+    counter,
+    counting_initrd,
+    kernel_words,
+    page_offset,
+    wired,
+)
 from update_ping import Ping
 from update_qmp import PATIENCE, Qmp, QmpEndedError
+from update_stats import BRIDGE
 from update_watch import Console, Watcher
 
 if TYPE_CHECKING:
@@ -94,6 +104,8 @@ class Vm:
             self._offset = page_offset(number)
             self._memory = self._find_memory()
             stack.callback(os.close, self._memory)
+            if case.mode == BRIDGE:
+                self._tell(QUIET_AT, 1)
             self.watcher = Watcher(self._memory, self._offset)
             stack.callback(self.watcher.close)
             self.ping = Ping(f"{self._folder}/host", f"{self._folder}/guest")
@@ -115,11 +127,14 @@ class Vm:
 
     def idle(self, *, wanted: bool) -> None:
         """Have the guest sleep between its counts, or not."""
-        os.pwrite(self._memory, int(wanted).to_bytes(8, "little"), self._offset + IDLE_AT)
+        self._tell(IDLE_AT, int(wanted))
+
+    def _tell(self, place: int, word: int) -> None:
+        os.pwrite(self._memory, word.to_bytes(8, "little"), self._offset + place)
 
     def prepare(self) -> None:
         """Do what comes before the command that is measured; for cpr-transfer start the program that takes over."""
-        if self._case.mode == "cpr-exec":
+        if self._case.mode != "cpr-transfer":
             command = self._command(0, "-incoming", f"file:{self._seen}/state")
             self._qmp.command("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=command)
             return
@@ -142,7 +157,7 @@ class Vm:
             RunFailedError: it was refused, or failed.
         """
         self._qmp.events.clear()
-        moments = self._execute() if self._case.mode == "cpr-exec" else self._transfer()
+        moments = self._transfer() if self._case.mode == "cpr-transfer" else self._execute()
         if moments.info.get("status") != "completed":
             why = moments.info.get("error-desc", "no reason was given")
             raise RunFailedError(f"{self._side.name}: {moments.info.get('status')}: {why}")
@@ -204,9 +219,9 @@ class Vm:
                 raise RunFailedError(f"{self._side.name}: the update does not end")
             time.sleep(_POLL_S)
         target.command("query-status")  # what happened before has been heard by now
-        stopped = [at for name, at in source.events if name == "STOP"]
-        resumed = [at for name, at in target.events if name == "RESUME"]
-        return Moments(asked, *((stopped or [0])[:1]), *((resumed or [0])[-1:]), running, info)
+        stopped = next((at for name, at in source.events if name == "STOP"), 0)
+        resumed = next((at for name, at in reversed(target.events) if name == "RESUME"), 0)
+        return Moments(asked, stopped, resumed, running, info)
 
     def _hang_up(self) -> None:
         self._qmp.close()
@@ -215,6 +230,14 @@ class Vm:
     def _seen(self) -> str:
         """Our folder as the program sees it."""
         return self._folder.removeprefix(self._side.root)
+
+    @property
+    def _bridge(self) -> str:
+        return (
+            ",x-update-bridge=on"
+            if self._case.mode == BRIDGE and self._side.name == "instar"
+            else ""
+        )
 
     def _channels(self, number: int) -> list[tuple[str, dict[str, str]]]:
         return [
@@ -232,7 +255,7 @@ class Vm:
         ]  # fmt: skip
         return [
             *self._side.program, "-nodefaults", "-display", "none", "-serial", "stdio",
-            "-machine", "virt,memory-backend=ram0,aux-ram-share=on", "-m", size,
+            "-machine", f"virt,memory-backend=ram0,aux-ram-share=on{self._bridge}", "-m", size,
             "-object", f"memory-backend-memfd,id=ram0,size={size},share=on{prealloc}",
             "-qmp", f"unix:{seen}/qmp{number},server=on,wait=off",
             "-kernel", f"{seen}/kernel", "-initrd", f"{seen}/initrd", "-append", kernel_words(self._case),

@@ -8,7 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-from update_stats import Case, Gap, Summary, counted, longest_between, pause, ratio, stall, summary
+from update_stats import (
+    Case,
+    Gap,
+    Summary,
+    counted,
+    longest_between,
+    pause,
+    paused,
+    ratio,
+    stall,
+    summary,
+)
 
 
 def test_summary_of_twenty_values_has_their_largest_as_p99():
@@ -63,6 +74,12 @@ def test_pause_is_the_longest_gap_that_touches_the_update():
     gaps = [Gap(0, 90, 80), Gap(100, 110, 10), Gap(120, 150, 20), Gap(300, 400, 90)]
     assert pause(gaps, 105, 200) == Gap(120, 150, 20)
     assert pause(gaps, 105, 200).length == 30
+
+
+def test_pauses_of_a_bridge_are_added_up():
+    gaps = [Gap(0, 90, 80), Gap(100, 110, 10), Gap(120, 150, 20), Gap(300, 400, 90)]
+    assert paused(gaps, 105, 200) == 40
+    assert paused(gaps, 151, 200) == 0
 
 
 def test_pause_where_nothing_stood_still_is_none():
