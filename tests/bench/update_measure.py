@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench_run import RunFailedError
 from update_cost import Meter
-from update_stats import BRIDGE, counted, longest_between, pause, paused, stall
+from update_stats import BRIDGE, at_ends, counted, longest_between, pause, stall
 from update_vm import Vm
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AFTER_S = 5.0  # in which a guest that touches its memory is watched for stalls
 SETTLE_S = 1.0
 SLACK_NS = 100_000_000  # what was going on before and after an update is looked at for so long
+NEAR_NS = 2_000_000  # the pauses at a bridge's ends are as near to STOP and RESUME
 _FLOOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "update_floor.c")
 
 
@@ -71,7 +72,7 @@ def seen(vm: Vm, moments: Moments, case: Case) -> dict[str, float]:
     now = time.monotonic_ns()
     bridged = case.mode == BRIDGE  # two short pauses, one at each end
     nanoseconds = {
-        "pause": paused(vm.watcher.gaps, begin, end) if bridged else found.length,
+        "pause": at_ends(vm.watcher.gaps, begin, end, NEAR_NS) if bridged else found.length,
         "longest": found.length if bridged else None,
         "pause_sure": found.sure,
         "console": longest_between(vm.console.moments, begin, end + SLACK_NS),

@@ -42,7 +42,7 @@ class Figure(NamedTuple):
 
 FIGURES = {
     "pause": Figure("pause: counter in guest memory", "ms"),
-    "longest": Figure("its longest part", "ms"),
+    "longest": Figure("longest stall meanwhile", "ms"),
     "console": Figure("gap on the console", "ms"),
     "ping": Figure("gap of a ping", "ms"),
     "brown": Figure("longest stall afterwards", "ms"),

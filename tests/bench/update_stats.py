@@ -102,9 +102,16 @@ def pause(gaps: Iterable[Gap], begin: int, end: int) -> Gap | None:
     return max(touching, key=lambda gap: gap.length, default=None)
 
 
-def paused(gaps: Iterable[Gap], begin: int, end: int) -> int:
-    """Return for how long the counter stood still in all gaps that touch ``begin`` to ``end``."""
-    return sum(gap.length for gap in gaps if gap.before <= end and gap.after >= begin)
+def at_ends(gaps: Sequence[Gap], begin: int, end: int, slack: int) -> int:
+    """Return for how long the counter stood still at ``begin`` and at ``end``, together.
+
+    Args:
+        gaps: All that were seen.
+        begin, end: Moments.
+        slack: A gap that is so near (nanoseconds) is one at that moment.
+    """
+    found = {pause(gaps, moment - slack, moment + slack) for moment in (begin, end)}
+    return sum(gap.length for gap in found if gap is not None)
 
 
 def stall(gaps: Iterable[Gap], begin: int, end: int) -> int:

@@ -12,10 +12,10 @@ from update_stats import (
     Case,
     Gap,
     Summary,
+    at_ends,
     counted,
     longest_between,
     pause,
-    paused,
     ratio,
     stall,
     summary,
@@ -76,10 +76,13 @@ def test_pause_is_the_longest_gap_that_touches_the_update():
     assert pause(gaps, 105, 200).length == 30
 
 
-def test_pauses_of_a_bridge_are_added_up():
+@pytest.mark.parametrize(
+    ("begin", "end", "expected"),
+    [(105, 350, 110), (115, 350, 130), (135, 140, 30), (200, 250, 0), (95, 200, 10)],
+)
+def test_pauses_of_a_bridge_are_those_at_its_ends(begin, end, expected):
     gaps = [Gap(0, 90, 80), Gap(100, 110, 10), Gap(120, 150, 20), Gap(300, 400, 90)]
-    assert paused(gaps, 105, 200) == 40
-    assert paused(gaps, 151, 200) == 0
+    assert at_ends(gaps, begin, end, 5) == expected
 
 
 def test_pause_where_nothing_stood_still_is_none():
