@@ -78,7 +78,7 @@ def test_pause_is_the_longest_gap_that_touches_the_update():
 
 @pytest.mark.parametrize(
     ("begin", "end", "expected"),
-    [(105, 350, 110), (115, 350, 130), (135, 140, 30), (200, 250, 0), (95, 200, 10)],
+    [(105, 350, 110), (115, 350, 130), (135, 140, 30), (200, 250, 0), (96, 200, 10)],
 )
 def test_pauses_of_a_bridge_are_those_at_its_ends(begin, end, expected):
     gaps = [Gap(0, 90, 80), Gap(100, 110, 10), Gap(120, 150, 20), Gap(300, 400, 90)]
