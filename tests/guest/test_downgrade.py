@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import Vm
+from harness import PROGRAM, Vm
 from instar._version import VERSION
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
 from older_program import make_program
+from transfer_pair import Pair
 
 BEFORE = {"virtio-net": 1, "netdev": 1, "migration-settings": 2}  # these have had versions since
 WRITTEN = (
@@ -151,3 +152,95 @@ def test_check_tells_what_the_release_before_would_get(vm: Vm, tmp_path: Path) -
     while (report := vm.qmp.command("query-migrate")["x-update"])["status"] == "running":
         continue
     assert (report["status"], report["notes"]) == ("ready", [WRITTEN])
+
+
+# A part that the release before does not know at all, and how bright it is.
+LAMP = """
+from instar.cli import vm
+from instar.cpr.state import State, u
+@state.state("lamp", version=1)
+class LampState(State):
+    bright: int = u(8, "How bright it is.")
+class Lamp:
+    state_id = "lamp"
+    state_class = LampState
+    def save_state(self): return LampState(bright={})
+    def load_state(self, loaded): pass
+lamp, others = Lamp(), vm.Vm.things
+vm.Vm.things = lambda self: [*others(self), lamp]
+"""
+
+
+def test_part_that_the_release_before_does_not_know_is_left_if_it_was_not_used(
+    ticker: Path, tmp_path: Path
+) -> None:
+    later = make_program(tmp_path, "0.2.0", {}, more=LAMP.format(0))
+    with Vm("-kernel", str(ticker), program=later) as vm:
+        vm.console.wait(b"tick 1")
+        report = end_of(vm, PROGRAM)
+        assert (report["status"], report["new-version"]) == ("completed", VERSION)
+        assert report["notes"] == [
+            f"version {VERSION} does not know lamp, which is as at the start"
+        ]
+        assert runs_on(vm, vm.process.pid)
+        assert end_of(vm, later)["status"] == "completed"
+
+
+def test_part_that_the_release_before_does_not_know_and_that_was_used_refuses(
+    ticker: Path, tmp_path: Path
+) -> None:
+    later = make_program(tmp_path, "0.2.0", {}, more=LAMP.format(7))
+    with Vm("-kernel", str(ticker), program=later) as vm:
+        vm.console.wait(b"tick 1")
+        report = end_of(vm, PROGRAM)
+        assert report["reason"] == (
+            f"rehearsal of {PROGRAM}: lamp: the reader does not know state lamp, this program (0.2.0) writes v1; "
+            "the guest was not stopped"
+        )
+        assert report["status"] == "refused"
+        assert runs_on(vm, vm.process.pid)
+
+
+# A field that the release before may go on without.
+GLOW = """
+from instar.devices.plic.device import Plic
+def glowing(self, save=Plic.save_state):
+    saved = save(self)
+    saved.state_kept = {"glow": 1}
+    return saved
+Plic.save_state = glowing
+"""
+
+
+def test_optional_field_of_a_later_release_is_kept_and_handed_on(
+    ticker: Path, tmp_path: Path
+) -> None:
+    later = make_program(tmp_path, "0.2.0", {}, more=GLOW)
+    with Vm("-kernel", str(ticker), program=later) as vm:
+        vm.console.wait(b"tick 1")
+        for _ in range(2):  # it does not know the field, and neither does the one after it
+            report = end_of(vm, PROGRAM)
+            assert (report["status"], report["new-version"]) == ("completed", VERSION)
+            assert report["notes"] == ["plic.glow is of a newer version, and is kept"]
+        assert runs_on(vm, vm.process.pid)
+
+
+def test_transfer_to_the_release_before_writes_what_it_reads(ticker: Path, tmp_path: Path) -> None:
+    before = make_program(tmp_path, "0.0.9", {"virtio-net": 1})
+    card = [
+        "-netdev",
+        "none,id=n0,queues=1,vnet_hdr=off",
+        "-device",
+        "virtio-net-device,netdev=n0",
+    ]
+    with Vm("-kernel", str(ticker), *card) as vm:
+        vm.console.wait(b"tick 1")
+        pair = Pair(vm)
+        with pair.target(program=before) as target:
+            report = pair.transfer()["x-update"]
+            assert (report["status"], report["new-version"]) == ("completed", "0.0.9")
+            assert report["notes"] == [
+                "states are written for version 0.0.9: virtio-net v1 (here v2)"
+            ]
+            target.connect()
+            assert runs_on(target, target.process.pid)

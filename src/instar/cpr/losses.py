@@ -11,6 +11,9 @@ from instar.cpr.state import State, inner, load, save
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Final
+
+UNKNOWN: Final = 0  # in place of a version: the reader does not know the state at all
 
 
 class _Numbers:
@@ -42,7 +45,7 @@ def check_writable(
     Args:
         ident: The object whose state it is, for people.
         cls: Its state.
-        versions: What the reader wants, by state name.
+        versions: What the reader wants, by state name; 0: it does not know the state.
         program: Version of this program.
         after: What state things are in, as ``"the guest was not stopped"``.
 
@@ -53,6 +56,11 @@ def check_writable(
         version = versions[one.state_name]
         if one.state_oldest <= version < one.state_version:
             continue
+        if version == UNKNOWN:
+            raise StateTooNewError(
+                f"{ident}: the reader does not know state {one.state_name}, "
+                f"this program ({program}) writes {span(one)}; {after}"
+            )
         error = StateTooOldError if version < one.state_oldest else StateTooNewError
         raise error(
             f"{ident}: the reader wants state {one.state_name} as v{version}, "

@@ -9,17 +9,19 @@ import os
 from time import monotonic_ns
 
 from instar._version import VERSION
-from instar.cpr.losses import differing
+from instar.cpr.losses import UNKNOWN, check_writable, differing
 from instar.cpr.stream import Writer
+from instar.cpr.versions import versions_for
 from instar.migration.identity import KEY
-from instar.migration.sections import losses_of, write_sections
+from instar.migration.sections import live_state, losses_of, write_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Final
 
     from instar.cpr.fds import Fds
+    from instar.cpr.rehearsal import Answer
     from instar.cpr.state import Record
     from instar.migration.migration import Migration
     from instar.stateful import Stateful
@@ -86,9 +88,56 @@ def guest_things(migration: Migration) -> list[Stateful]:
     return [migration.ram_box, *migration.machine.stateful]
 
 
-def host_things(migration: Migration) -> list[Stateful]:
-    """Return what has a state that goes with the descriptors."""
-    return [migration.settings, *migration.host.things()]
+def host_things(
+    migration: Migration, versions: Mapping[str, int], *, peek: bool = False
+) -> list[Stateful]:
+    """Return what has a state that goes with the descriptors, for a reader of ``versions``.
+
+    A thing that the reader does not know at all is left out if nothing was done with it. The guest's things never are:
+    it can see them. ``peek`` is as for :func:`instar.migration.sections.write_sections`.
+    """
+    things = [migration.settings, *migration.host.things()]
+    return [
+        thing
+        for thing in things
+        if versions.get(thing.state_class.state_name) != UNKNOWN
+        or live_state(thing, peek=peek) != thing.state_class()
+    ]
+
+
+class Terms:
+    """What is written for a reader.
+
+    Attributes:
+        versions: Of states, by name; :data:`instar.cpr.losses.UNKNOWN`: it does not know that one.
+        other: What of that is not the current version, for people.
+        left: Things of the host's side that are left out.
+    """
+
+    __slots__ = ("left", "other", "versions")
+
+    def __init__(self, versions: dict[str, int], other: list[str], left: list[str]) -> None:
+        self.versions = versions
+        self.other = other
+        self.left = left
+
+
+def terms_for(migration: Migration, answer: Answer) -> Terms:
+    """Return what this machine writes for a program that has answered (untrusted).
+
+    Raises:
+        StateError: It cannot be served; nothing was changed.
+    """
+    versions = versions_for(answer.reads)
+    guest, host = guest_things(migration), host_things(migration, {})
+    if answer.reads and answer.complaints:  # nothing that it took over is unknown to it
+        names = {thing.state_class.state_name for thing in (*guest, *host)}
+        versions.update(dict.fromkeys(names - set(answer.reads), UNKNOWN))
+    known = [*guest, *host_things(migration, versions, peek=True)]
+    for thing in known:
+        check_writable(thing.state_id, thing.state_class, versions, VERSION, _KEPT)
+    left = [thing.state_id for thing in host if thing not in known]
+    return Terms(versions, written_otherwise(known, versions), left)
 
 
 def find_losses(migration: Migration, versions: Mapping[str, int]) -> list[str]:
@@ -116,13 +165,19 @@ def written_otherwise(things: list[Stateful], versions: Mapping[str, int]) -> li
     ]
 
 
-def sentences(reader: str, other: list[str], lost: list[str]) -> list[str]:
+def sentences(
+    reader: str, other: list[str], lost: list[str], left: Sequence[str] = ()
+) -> list[str]:
     """Return what a report says about it.
 
     Args:
         reader: Its version.
-        other: As of :func:`written_otherwise`.
+        other: As of :class:`Terms`.
         lost: Fields.
+        left: As of :class:`Terms`.
     """
     told = [f"states are written for version {reader}: {', '.join(other)}"] if other else []
-    return [*told, *(f"version {reader} has no place for {path}" for path in lost)]
+    told += [f"version {reader} has no place for {path}" for path in lost]
+    return told + [
+        f"version {reader} does not know {name}, which is as at the start" for name in left
+    ]

@@ -10,24 +10,15 @@ from __future__ import annotations
 import os
 
 from instar import log, signals
-from instar._version import VERSION
 from instar.cpr.adopted import BACK, GUARDIAN, LEASE
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.errors import StateError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.lease import WORK, Lease
-from instar.cpr.losses import check_writable
 from instar.cpr.rehearsal import judge
-from instar.cpr.versions import versions_for
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
-from instar.migration.copies import (
-    copy_state,
-    guest_things,
-    host_things,
-    sentences,
-    written_otherwise,
-)
+from instar.migration.copies import copy_state, host_things, sentences, terms_for
 from instar.migration.handcheck import check_unrehearsed
 from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
@@ -227,26 +218,26 @@ class Handover:
         if answer is None:
             return False
         self.end_rehearsal()
-        things = [*guest_things(self._migration), *host_things(self._migration)]
         try:
-            self.versions = versions_for(answer.reads)
-            for thing in things:
-                ident, cls = thing.state_id, thing.state_class
-                check_writable(ident, cls, self.versions, VERSION, _KEPT)
-            other = written_otherwise(things, self.versions)
-            if other:
+            terms = terms_for(self._migration, answer)
+            self.versions = terms.versions
+            again = bool(terms.other or terms.left)
+            if again:
                 self.rehearse_new(go_on)
         except StateError as e:
-            self._report.new_version = answer.program
-            why = str(e) if str(e).endswith(_KEPT) else f"{e}; {_KEPT}"
-            self._report.complaints = [why, *answer.verdict]
-            refused = UpdateRefusedError(f"rehearsal of {self._command[0]}: {why}")
-            for note in (*answer.verdict, *getattr(e, "__notes__", ())):
-                refused.add_note(note)
-            raise refused from e
-        if other:
-            self._told = sentences(answer.program, other, self._lost)
-        return bool(other)
+            raise self._unservable(e, answer) from e
+        self._told = sentences(answer.program, terms.other, self._lost, terms.left)
+        return again
+
+    def _unservable(self, error: StateError, answer: Answer) -> UpdateRefusedError:
+        """Return why the program cannot be served, with what it says itself about the states of this one."""
+        why = str(error) if str(error).endswith(_KEPT) else f"{error}; {_KEPT}"
+        self._report.new_version = answer.program
+        self._report.complaints = [why, *answer.verdict]
+        refused = UpdateRefusedError(f"rehearsal of {self._command[0]}: {why}")
+        for note in (*answer.verdict, *getattr(error, "__notes__", ())):
+            refused.add_note(note)
+        return refused
 
     def judge_new(self) -> None:
         """Take the answer: whether it may.
@@ -349,7 +340,7 @@ class Handover:
         try:
             fds.save(*MAIN_FD, copy.memfd, kind="memfd", owner="migration")
             migration.host.save_fds(fds)
-            things = host_things(migration)
+            things = host_things(migration, self.versions, peek=True)
             self._lost = [*copy.lost, *losses_of(things, self.versions, _KEPT)]
             host_state = host_records(things, fds, self.versions, peek=True)
             info: Record = {
@@ -393,7 +384,7 @@ class Handover:
         self._carrier = ExecCarrier(self.pinned.target, self._command)
         migration.host.save_fds(fds)
         # In this very turn: nobody reads from a client after its monitor was saved.
-        host_state = host_records(host_things(migration), fds, self.versions)
+        host_state = host_records(host_things(migration, self.versions), fds, self.versions)
         info: Record = {
             "report": report.to_record(),
             "host": host_state,

@@ -128,7 +128,7 @@ def _record(
     thing: Stateful, fds: Fds, versions: Mapping[str, int], *, peek: bool
 ) -> states.Record:
     """Return the thing's state as a record, with what came along for versions to come."""
-    live = _live(thing, peek=peek)
+    live = live_state(thing, peek=peek)
     version = versions.get(live.state_name, live.state_version)
     record = states.save(live, version, fds=fds, owner=thing.state_id, versions=versions)
     if versions and not peek:
@@ -139,8 +139,8 @@ def _record(
     return record
 
 
-def _live(thing: Stateful, *, peek: bool) -> State:
-    """Return its state; some things have one only while the machine stands still, and another way for a rehearsal."""
+def live_state(thing: Stateful, *, peek: bool) -> State:
+    """Return the thing's state; some have one only while the machine stands still, and another way for a rehearsal."""
     look: Any = getattr(thing, "peek_state", None) if peek else None
     return thing.save_state() if look is None else look()
 
@@ -162,7 +162,7 @@ def losses_of(
     for thing in things:
         check_writable(thing.state_id, thing.state_class, versions, VERSION, after)
         try:
-            found += _losses(thing, _live(thing, peek=True), versions)
+            found += _losses(thing, live_state(thing, peek=True), versions)
         except StateInvalidError as e:  # what the older version has no place for is in use
             raise StateInvalidError(f"{thing.state_id}: {e}; {after}", e.path) from e
     return found

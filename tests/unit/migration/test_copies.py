@@ -2,10 +2,16 @@
 
 import pytest
 
-from instar.cpr.errors import StateInvalidError, UpdateRefusedError
+from instar.cpr.errors import StateInvalidError, StateTooNewError, UpdateRefusedError
 from instar.cpr.rehearsal import Answer
 from instar.devices.virtio_net.state import NetState
-from instar.migration.copies import guest_things, host_things, sentences, written_otherwise
+from instar.migration.copies import (
+    guest_things,
+    host_things,
+    sentences,
+    terms_for,
+    written_otherwise,
+)
 from instar.migration.handover import Handover
 from instar.migration.parameters import Settings
 from instar.migration.report import Report
@@ -125,9 +131,37 @@ def test_settings_that_an_older_program_does_not_have_are_losses():
     world = World()
     world.settings.set_parameters({"x-update-timeout": 20})
     versions = {"migration-settings": 1}
-    assert losses_of(host_things(world), versions) == ["migration-settings.settings"]
-    other = written_otherwise(host_things(world), versions)
+    assert losses_of(host_things(world, {}), versions) == ["migration-settings.settings"]
+    other = written_otherwise(host_things(world, {}), versions)
     assert sentences("0.0.9", other, ["migration-settings.settings"]) == [
         "states are written for version 0.0.9: migration-settings v1 (here v3)",
         "version 0.0.9 has no place for migration-settings.settings",
     ]
+
+
+def test_part_that_was_not_used_is_left_out_for_a_reader_that_does_not_know_it():
+    world, said = World(), answer(virtio_net=(1, 2))
+    said.complaints = ["migration-settings: not on this command line, its state is left"]
+    terms = terms_for(world, said)
+    assert (terms.other, terms.left) == ([], ["migration-settings"])
+    assert host_things(world, terms.versions) == []
+    assert sentences("0.0.9", terms.other, [], terms.left) == [
+        "version 0.0.9 does not know migration-settings, which is as at the start"
+    ]
+
+
+def test_part_that_was_used_is_refused_for_a_reader_that_does_not_know_it():
+    world, said = World(), answer(virtio_net=(1, 2))
+    said.complaints = ["no"]
+    world.settings.set_parameters({"x-update-timeout": 20})
+    with pytest.raises(
+        StateTooNewError, match="^migration-settings: the reader does not know state"
+    ):
+        terms_for(world, said)
+
+
+def test_part_of_the_guest_is_refused_even_if_it_was_not_used():
+    said = answer(migration_settings=(1, 9))
+    said.complaints = ["no"]
+    with pytest.raises(StateTooNewError, match="^nic: the reader does not know state virtio-net"):
+        terms_for(World(), said)
