@@ -60,13 +60,16 @@ class Log:
         clock: Nanoseconds that never go back.
     """
 
-    __slots__ = ("_clock", "_held", "_level", "_lost", "_overflow", "_ring", "_sites", "_write")
+    __slots__ = (
+        "_clock", "_held", "_ignores_guest", "_level", "_lost", "_overflow", "_ring", "_sites", "_write"
+    )  # fmt: skip
 
     def __init__(self, write: Callable[[str], bool], clock: Callable[[], int]) -> None:
         self._write = write
         self._clock = clock
         self._level = LEVELS.index("warning")
         self._held = False
+        self._ignores_guest = False
         self._ring: list[str] = []
         self._overflow = 0  # lines that the ring had no room for
         self._lost = 0  # lines that could not be written
@@ -91,7 +94,12 @@ class Log:
 
     def guest(self, site: str, text: str) -> None:
         """Warn of something the guest did, limited like :meth:`limited`."""
-        self.limited("warning", site, f"guest: {text}")
+        if not self._ignores_guest:
+            self.limited("warning", site, f"guest: {text}")
+
+    def ignore_guest(self) -> None:
+        """Say nothing of the guest from now on: it runs elsewhere, and what is seen of its memory is half changed."""
+        self._ignores_guest = True
 
     def limited(self, level: Level, site: str, text: str) -> None:
         """Write at most BURST lines at once and one a second per ``site``, with a count of the others."""
@@ -148,6 +156,7 @@ def _to_stderr(line: str) -> bool:
 _log: Final = Log(_to_stderr, monotonic_ns)
 set_level = _log.set_level
 guest = _log.guest
+ignore_guest = _log.ignore_guest
 limited = _log.limited
 hold = _log.hold
 release = _log.release

@@ -120,3 +120,10 @@ def test_standard_error_that_is_full_or_closed_does_not_block():
     assert not closed
     for fd in (saved, reader, writer):
         os.close(fd)
+
+
+def test_nothing_is_said_of_a_guest_that_runs_elsewhere(sink):
+    sink.log.ignore_guest()
+    sink.log.guest("blk0", "nonsense")
+    sink.log.say("warning", "said")
+    assert sink.text == "instar-system: warning: said\n"

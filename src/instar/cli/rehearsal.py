@@ -73,6 +73,7 @@ def rehearse(words: list[str]) -> int:
     if adopted is None:
         return 0
     log.hold()
+    log.ignore_guest()
     pipe = adopted.fds.find(*REPORT)
     told = _Told()
     try:
