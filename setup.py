@@ -1,4 +1,4 @@
-"""Build what is compiled: the software CPU, whose source is generated from the tables, and the virtqueues."""
+"""Build what is compiled: the software CPU, whose source is made from the tables, virtqueues, the keeper of updates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent
 RV64 = ROOT / "src/instar/cpu/rv64"
 MADE = ROOT / "build/rv64"
 RINGS = ROOT / "src/instar/virtio/compiled"
+KEEPER = "src/instar/cpr/compiled/keeper.c"
 FLAGS = ["-O2", "-g0", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
 # As in the header of the generated core.
 DIRECTIVES = {
@@ -59,6 +60,13 @@ class BuildCore(build_ext):
                 build_dir="build",
                 compiler_directives=DIRECTIVES,
             ),
+            # Optional: an update works without, with a longer pause.
+            Extension(
+                "instar.cpr._keeper",
+                [KEEPER],
+                extra_compile_args=["-O2", "-g0", "-fno-stack-protector"],
+                optional=True,
+            ),
         ]
         super().finalize_options()
 
@@ -67,5 +75,9 @@ setup(
     cmdclass={"build_ext": BuildCore},
     # Named here so that the wheel is one for this platform; BuildCore replaces it by the real one.
     ext_modules=[Extension("instar.cpu.rv64._core", [])],
-    package_data={"instar.cpu.rv64": ["_core.pyi"], "instar.virtio": ["queue.pyi"]},
+    package_data={
+        "instar.cpu.rv64": ["_core.pyi"],
+        "instar.virtio": ["queue.pyi"],
+        "instar.cpr": ["_keeper.pyi"],
+    },
 )

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 PROGRAM = Path(sys.executable).parent / "instar-system"
+KEEPER = "instar-keeper"  # the task that keeps an old program's memory until the pause is over
 PATIENCE = 60.0  # seconds until a test gives up waiting; machines are noisy, no test measures
 
 
@@ -186,7 +187,7 @@ class Vm:
         for peer in ("qmp", "console"):
             if hasattr(self, peer):
                 getattr(self, peer).socket.close()
-        for pid in [*self.children(), self.process.pid]:
+        for pid in [*self._children_now(), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
@@ -196,7 +197,15 @@ class Vm:
         self.folder.rmdir()
 
     def children(self) -> list[int]:
-        """The process's children; of a wrapper that is the program."""
+        """The process's children, when the memory of the program before is gone; of a wrapper that is the program."""
+        deadline = time.monotonic() + PATIENCE
+        while KEEPER in map(name_of, found := self._children_now()):
+            if time.monotonic() > deadline:
+                raise GoneError("the memory of the program before is still held")
+            time.sleep(0.005)
+        return found
+
+    def _children_now(self) -> list[int]:
         try:
             return [
                 int(pid)
@@ -265,13 +274,21 @@ class Vm:
         """What must not grow: descriptors, threads, children, environment."""
         proc = Path(f"/proc/{self.process.pid}")
         return {
+            "children": self.children(),
             "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
             "threads": len(list((proc / "task").iterdir())),
-            "children": self.children(),
             "environ": sorted(
                 name.partition(b"=")[0] for name in (proc / "environ").read_bytes().split(b"\0")
             ),
         }
+
+
+def name_of(pid: int) -> str:
+    """What a process calls itself; empty if it is over."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def fd_name(link: Path) -> str:

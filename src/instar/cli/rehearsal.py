@@ -55,6 +55,7 @@ class _Told:
             **self.record,
             "complaints": self.complaints,
             "lost": self.lost,
+            "collects": True,
             "notes": [*self.notes, *log.take()],
             "reads": {name: list(versions) for name, versions in readable_versions().items()},
         }

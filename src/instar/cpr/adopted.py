@@ -34,6 +34,7 @@ FAILED: Final = (
 SCRIPT: Final = "cpr/target"  # a script's own descriptor, for its interpreter
 BACK: Final = "cpr/back"  # the old program's file
 GUARDIAN: Final = "cpr/guardian"  # our end of the guardian's socket
+KEEPER: Final = "cpr/keeper"  # our end of the pipe of the task that holds the old address space
 LEASE: Final = "cpr/lease"
 MAX_REASON: Final = 1000  # characters
 MAGIC: Final = b"INSTARFD"
@@ -102,7 +103,7 @@ class Adopted:
         """
         lease = self.fds.find(LEASE, 0)
         self._tell_guardian(b"off")
-        for name in (GUARDIAN, BACK, SCRIPT):
+        for name in (GUARDIAN, KEEPER, BACK, SCRIPT):
             fd = self.fds.take(name, 0)
             if fd >= 0:
                 os.close(fd)

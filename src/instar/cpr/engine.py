@@ -61,19 +61,21 @@ class Report:
     Attributes:
         old, new: Versions: which wrote the state, and which goes on with it.
         phases: What took how long.
+        notes: What else people should know.
         lost: What does not go on: states and descriptors that nobody asked for, fields that this version cannot have.
         failed: Why the update failed; "" if it did not.
         by: How this program came to be: executed by the old one, by a new one that gave up, or by the guardian, as
             another process.
     """
 
-    __slots__ = ("by", "failed", "lost", "new", "old", "phases")
+    __slots__ = ("by", "failed", "lost", "new", "notes", "old", "phases")
 
     def __init__(self, old: str, new: str, phases: list[PhaseEvent], lost: list[str]) -> None:
         self.old = old
         self.new = new
         self.phases = phases
         self.lost = lost
+        self.notes: list[str] = []
         self.failed = ""
         self.by: By = "exec"
 
@@ -126,6 +128,7 @@ class Engine:
         self.blockers = Blockers((MODE,))
         self.notifiers = Notifiers((MODE,), _complain)
         self.states: dict[str, State] = {}
+        self.keepers: list[int] = []  # tasks that tear down the memory of a program before
         self.rehearsing = REHEARSAL in place
         self._adopted: Adopted | None = (adopt_for_rehearsal if self.rehearsing else adopt)(place)
         self.failed = ""
@@ -200,6 +203,7 @@ class Engine:
         report = Report(reader.manifest.program, self.version, phases, [])
         report.failed = self.failed
         report.by = self._by(adopted)
+        report.notes = _sentences(adopted.info.get("notes"))
         self._settle(adopted)
         report.lost = [*_sentences(adopted.info.get("lost")), *self._lost(reader)]
         self.fds.close_unclaimed()
@@ -314,6 +318,18 @@ class Engine:
             from instar.cpr.guardian_link import reap  # noqa: PLC0415 - after the pause
 
             reap(guardian)
+        if adopted.info.get("keepers"):
+            self._see_to_keepers(adopted)
+
+    def _see_to_keepers(self, adopted: Adopted) -> None:
+        """Collect the ends of the tasks that tear the old memory down, without waiting for them."""
+        import _thread  # noqa: PLC0415 - after the pause
+
+        from instar.cpr.keeper import KEEPERS, await_all, left, pids_of  # noqa: PLC0415
+
+        self.keepers = left(pids_of(adopted.info.get(KEEPERS)))
+        if self.keepers:
+            _thread.start_new_thread(await_all, (list(self.keepers),))
 
     def _find_self(self, adopted: Adopted | None) -> None:
         try:

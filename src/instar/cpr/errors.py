@@ -119,6 +119,13 @@ class ExecFailedError(UpdateAbortedError):
     code = "exec-failed"
 
 
+class NoKeeperError(CprError):
+    """Nobody can keep the old address space until after the pause: the update works, but stands still for longer."""
+
+    code = "no-keeper"
+    fault: ClassVar[Fault] = "host"
+
+
 class PeerError(CprError):
     """What the other program handed over breaks the agreement (or was tampered with)."""
 

@@ -51,11 +51,13 @@ class Answer:
         lost: Fields of states that would not come through, as ``"plic.pending[3]"``.
         reads: State name -> (oldest, newest) version that it reads.
         bridges: It can serve as a bridge.
+        collects: It collects the end of the task that keeps the old address space.
         begun_ns, build_ns, load_ns: From exec to its first own step, making the machine, loading it.
     """
 
     __slots__ = (
-        "begun_ns", "bridges", "build_ns", "complaints", "load_ns", "lost", "notes", "program", "reads", "release"
+        "begun_ns", "bridges", "build_ns", "collects", "complaints", "load_ns", "lost", "notes", "program", "reads",
+        "release"
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -66,6 +68,7 @@ class Answer:
         self.lost: list[str] = []
         self.bridges = False
         self.reads: dict[str, tuple[int, int]] = {}
+        self.collects = False
         self.begun_ns = self.build_ns = self.load_ns = 0
 
     @property
@@ -266,6 +269,7 @@ def tell_end(adopted: Adopted, version: str, complaints: list[str]) -> NoReturn:
     told: Record = {
         "program": version,
         "complaints": list(complaints),
+        "collects": True,
         "reads": {name: list(row) for name, row in readable_versions().items()},
         "load-ns": monotonic_ns() - adopted.started_ns,
     }
@@ -289,6 +293,7 @@ def answer_of(data: bytes) -> Answer:
     answer.complaints = _sentences(fields.get("complaints"))
     answer.notes = _sentences(fields.get("notes"))
     answer.lost = _sentences(fields.get("lost"))
+    answer.collects = fields.get("collects") is True
     for name in ("begun_ns", "build_ns", "load_ns"):
         value = fields.get(name.replace("_", "-"))
         if isinstance(value, int):

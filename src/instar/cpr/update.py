@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 
-from instar.cpr.adopted import BACK, GUARDIAN, LEASE
+from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.engine import MODE, STREAM
-from instar.cpr.errors import StateError, TargetError, UpdateRefusedError
+from instar.cpr.errors import NoKeeperError, StateError, TargetError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
+from instar.cpr.keeper import KEEPERS, Keeper, left
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.lifecycle import Row, Run, Table
 from instar.cpr.losses import check_writable, differing, losses
@@ -40,6 +41,7 @@ UPDATE: Final = Table(
     Row("rehearse", "new-program", "rehearse_new"),
     Row("rehearse", "way-back", "rehearse_way_back"),
     Row("rehearse", "guardian-ready", "check_guardian"),
+    Row("rehearse", "keeper", "start_keeper", "end_keeper"),
     Row("stop", "hold-signals", "hold_signals", "let_signals_in"),
     Row("stop", "stop-work", "stop_work", "resume_work"),
     Row("save", "save-state", "save_state", "drop_state"),
@@ -97,6 +99,8 @@ class _Update:
         self._target: Target | None = None
         self._carrier: ExecCarrier | None = None
         self._guardian: GuardianLink | None = None
+        self._keeper: Keeper | None = None
+        self._notes: list[str] = []
         self._lease: Lease | None = None
         self._held: list[int] = []
         self._stream = -1
@@ -190,6 +194,19 @@ class _Update:
                 "install a new version beside the old one, or replace an executable script as a whole"
             )
 
+    def start_keeper(self) -> None:
+        try:
+            if self.answer.program and not self.answer.collects:
+                raise NoKeeperError(f"{self._argv[0]} does not know of such tasks")
+            self._keeper = Keeper.start()
+        except NoKeeperError as exc:
+            self._notes.append(f"the memory is given back in the pause: {exc}")
+
+    def end_keeper(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.end()
+
     def _try(self, target: Target, argv: list[str]) -> Answer:
         try:
             self._engine.stop()
@@ -249,6 +266,8 @@ class _Update:
             "pid": os.getpid(),
             "held": list(self._held),
             "lost": list(self._lost),
+            "notes": list(self._notes),
+            KEEPERS: list(self._hand_on_keepers()),
             "back": {"argv": list(own.argv), "path": own.target.path},
         }
         if self._guardian is not None:
@@ -259,6 +278,13 @@ class _Update:
             info["guardian"] = self._guardian.pid
         self._carrier = ExecCarrier(self._target, self._argv)
         self._carrier.save(self._fds, info)
+
+    def _hand_on_keepers(self) -> list[int]:
+        pids = left(self._engine.keepers)
+        if self._keeper is not None:
+            self._fds.save(KEEPER, 0, self._keeper.hold, kind="pipe", owner="cpr")
+            pids.append(self._keeper.pid)
+        return pids
 
     def drop_descriptors(self) -> None:
         if self._carrier is not None:

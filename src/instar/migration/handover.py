@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 
 from instar import log, signals
-from instar.cpr.adopted import BACK, GUARDIAN, LEASE
+from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE
 from instar.cpr.carriers import ExecCarrier
-from instar.cpr.errors import StateError, UpdateRefusedError
+from instar.cpr.errors import NoKeeperError, StateError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
+from instar.cpr.keeper import KEEPERS, Keeper, left
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.rehearsal import judge
 from instar.errors import CommandError
@@ -77,6 +78,7 @@ class Handover:
         self._budget_ms = budget_ms
         self._derived = derived
         self._guardian: GuardianLink | None = None
+        self._keeper: Keeper | None = None
         self._carrier: ExecCarrier | None = None
         self._lease: Lease | None = None
         self._masked: set[int] | None = None
@@ -187,6 +189,31 @@ class Handover:
         if guardian is not None:
             self._migration.machine.loop.unwatch(guardian.socket.fileno())
             guardian.off()
+
+    def start_keeper(self) -> None:
+        """Have a task keep this program's memory until the pause is over; where it cannot, a note says why."""
+        if not self._migration.settings.keeper:
+            return
+        try:
+            if self._answer is not None and not self._answer.collects:
+                raise NoKeeperError(f"{self._command[0]} does not know of such tasks")
+            self._keeper = Keeper.start()
+        except NoKeeperError as e:
+            self._report.notes.append(f"the memory is given back in the pause: {e}")
+
+    def end_keeper(self) -> None:
+        """End the task."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.end()
+
+    def _hand_on_keepers(self, fds: Fds) -> list[int]:
+        """Return the tasks of which the next program collects the end; one still waits for it."""
+        pids = left(self._migration.keepers)
+        if self._keeper is not None:
+            fds.save(KEEPER, 0, self._keeper.hold, kind="pipe", owner="cpr")
+            pids.append(self._keeper.pid)
+        return pids
 
     # Rehearsals
 
@@ -394,6 +421,7 @@ class Handover:
             "limit-ms": migration.settings.timeout_ms,
             "exec-allow": list(migration.host.exec_allow),
             "sandbox": is_confined(),
+            KEEPERS: list(self._hand_on_keepers(fds)),
         }
         bridge.hand_on(fds, info)
         own = migration.own_program

@@ -81,7 +81,6 @@ RAM_REASON = (
     "Memory region {} is not compatible with CPR. share=on is required for memory-backend objects, "
     "and aux-ram-share=on is required."
 )
-_SIGKILL = 9
 _IN_PLACE = ("cpr-transfer", "cpr-exec")  # modes that leave RAM where it is
 
 
@@ -113,6 +112,7 @@ class Migration:
         self.side_report: Report | None = None  # later, of a check, or of what was refused at once
         self.own_program: OwnProgram | None = None  # what a way back executes
         self.release = ""  # what tells this build from others
+        self.keepers: list[int] = []  # tasks that tear down the memory of a program before
         self._adopted: Adopted | None = None  # until something came in
         self._after_incoming: Callable[[], object] | None = None
         self._waiting = False  # an incoming migration may be started
@@ -444,8 +444,7 @@ class Migration:
             from instar.cpr.own import OwnProgram  # noqa: PLC0415 - the guest runs by now
 
             self.own_program = OwnProgram.executed(adopted)
-            self._end_bridge(adopted)
-            self._end_guardian(adopted.settle())
+            self._end_leftovers(adopted)
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.done(report)
@@ -480,25 +479,20 @@ class Migration:
             self.emit("UPDATE_PHASE", data)
         self.emit("UPDATE_FAILED" if failed else "UPDATE_COMPLETED", report.update_info())
 
-    def _end_bridge(self, adopted: Adopted) -> None:
-        fd, pid = adopted.fds.take(*BRIDGE), adopted.info.get("bridge")
-        if fd >= 0:
+    def _end_leftovers(self, adopted: Adopted) -> None:
+        """See to the ends of those that stood by during the update."""
+        from instar.cpr.keeper import KEEPERS, pids_of  # noqa: PLC0415 - the guest runs by now
+        from instar.migration.leftovers import (  # noqa: PLC0415
+            end_child,
+            see_to_keepers,
+        )
+
+        if (fd := adopted.fds.take(*BRIDGE)) >= 0:
             os.close(fd)
-        if isinstance(pid, int):
-            self._end_child(pid)
-
-    def _end_guardian(self, pid: int) -> None:
-        """End and reap the guardian, which was told to go; one that is stopped does not hear."""
-        if pid not in (0, os.getpid()):  # there was none, or it has become this program
-            self._end_child(pid)
-
-    def _end_child(self, pid: int) -> None:
-        try:
-            if not os.waitpid(pid, os.WNOHANG)[0]:
-                os.kill(pid, _SIGKILL)
-                os.waitpid(pid, 0)
-        except OSError:  # it is the child of another
-            return
+        end_child(adopted.info.get("bridge"))
+        end_child(adopted.settle())
+        self.keepers = pids_of(adopted.info.get(KEEPERS))
+        see_to_keepers(self.machine.loop, self.keepers)
 
     def after_incoming(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` when nothing that the program before left is needed any more; now if that is so."""

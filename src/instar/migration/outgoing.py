@@ -75,6 +75,8 @@ _BEGIN: Final = (
     *_ASK,
     Row("prepare", "setup", "begin_setup"),
     *_TRY,
+)
+_SAVE: Final = (
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("stop", "bridge-over", "go_over", "come_back"),
     Row("save", "active", "begin_active"),
@@ -84,11 +86,13 @@ _BEGIN: Final = (
 )
 EXEC: Final = Table(
     *_BEGIN,
+    Row("rehearse", "keeper", "start_keeper", "end_keeper"),
+    *_SAVE,
     Row("exec", "arm", "arm", "drop_carrier"),
     Row("exec", "exec", "execute"),
 )
 CHECK: Final = Table(*_ASK, *_TRY, Row("rehearse", "checked", "end_check"))
-NORMAL: Final = Table(*_BEGIN, Row("settle", "complete", "complete"))
+NORMAL: Final = Table(*_BEGIN, *_SAVE, Row("settle", "complete", "complete"))
 
 
 class Outgoing:
@@ -390,6 +394,14 @@ class Outgoing:
         """Stop reading."""
         if self._handover.pinned is not None:
             self._handover.pinned.end_digest()
+
+    def start_keeper(self) -> None:
+        """Have somebody keep this program's memory until the pause is over."""
+        self._handover.start_keeper()
+
+    def end_keeper(self) -> None:
+        """End that one."""
+        self._handover.end_keeper()
 
     def end_rehearsal(self) -> None:
         """End a program that is trying itself."""

@@ -100,6 +100,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         doc="Start this program again if the new one crashes or hangs before the guest resumes.",
     ),
     Parameter(
+        "x-update-keeper",
+        default=True,
+        doc="Have this program's memory given back beside the pause instead of in it.",
+    ),
+    Parameter(
         "x-update-timeout",
         10000,
         unit=" ms",
@@ -231,6 +236,11 @@ class Settings:
     def guardian(self) -> bool:
         """``x-update-guardian``."""
         return self._ours["x-update-guardian"] is True
+
+    @property
+    def keeper(self) -> bool:
+        """``x-update-keeper``."""
+        return self._ours["x-update-keeper"] is True
 
     @property
     def timeout_ms(self) -> int:

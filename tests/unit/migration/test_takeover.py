@@ -45,4 +45,4 @@ def test_until_the_commit_somebody_goes_on_with_the_guest() -> None:
 def test_check_walks_the_very_rows_of_an_update_as_far_as_the_guest_runs() -> None:
     running = [row for row in EXEC.rows if row.phase in ("prepare", "rehearse")]
     assert [row for row in CHECK.rows[:-1] if row not in running] == []
-    assert [row.event for row in running if row not in CHECK.rows] == ["setup"]
+    assert [row.event for row in running if row not in CHECK.rows] == ["setup", "keeper"]
