@@ -171,6 +171,7 @@ def test_report_of_an_update_tells_all_of_it(vm: Vm) -> None:
     assert report["program"] == str(PROGRAM)
     assert report["pause-us"] > 0
     assert report["predicted-pause-us"] > 0
+    assert report["rehearsal-pause-us"] > 0
     assert [phase["name"] for phase in report["phases"]] == [
         "prepare", "rehearse", "stop", "save", "exec", "build", "load", "resume", "settle",
     ]  # fmt: skip

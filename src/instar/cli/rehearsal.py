@@ -22,7 +22,7 @@ from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
 from instar.cpr.errors import CprError
 from instar.cpr.own import release
-from instar.cpr.rehearsal import REPORT, tell
+from instar.cpr.rehearsal import REPORT, begun_ns, tell
 from instar.cpr.versions import readable_versions
 from instar.errors import ConfigError, InstarError
 from instar.loop import Loop
@@ -61,11 +61,12 @@ class _Told:
         }
 
 
-def rehearse(words: list[str]) -> int:
+def rehearse(words: list[str], imported_ns: int = 0) -> int:
     """Try to become the machine that runs beside this process, tell its program, and end.
 
     Args:
         words: The command line.
+        imported_ns: How long it took to import this module, which no update does.
 
     Returns:
         An exit status, if nobody asked for a rehearsal.
@@ -78,6 +79,7 @@ def rehearse(words: list[str]) -> int:
     pipe = adopted.fds.find(*REPORT)
     told = _Told()
     try:
+        told.record["begun-ns"] = begun_ns(adopted) - imported_ns
         _try(words, adopted, told)
     except Exception as e:  # whatever it is, the update would end in it
         told.complaints.append(
@@ -88,17 +90,17 @@ def rehearse(words: list[str]) -> int:
 
 
 def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
-    started_ns = adopted.info.get("started-ns")
-    if isinstance(started_ns, int):
-        told.record["begun-ns"] = adopted.started_ns - started_ns
     loop = Loop()
-    protected_ns = _protect(adopted, loop, told)
+    _protect(adopted, loop, told)
+    began = monotonic_ns()
     config = parse(words)
+    parsed_ns = monotonic_ns() - began
     if not isinstance(config, Config):
         raise ConfigError("the command line asks for a text, not for a machine")
     _compare(config, adopted, told)
     if told.complaints:
         return
+    began = monotonic_ns()
     vm = Vm(loop, adopted.fds, config, before=adopted, inert=True)
     fatal: list[str] = []
     assemble(vm, announce=log.warning, on_fatal=fatal.append)
@@ -106,8 +108,7 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     vm.migration.restore_host(adopted, told.complaints.append)
     vm.netdevs.open()
     vm.migration.expect_incoming(adopted)
-    built_ns = monotonic_ns()
-    told.record["build-ns"] = built_ns - adopted.started_ns - protected_ns
+    told.record["build-ns"] = parsed_ns + monotonic_ns() - began
     # Before the devices go on: what they then find in the memory of a guest that runs is not in the copy.
     told.lost += host_losses(adopted.info.get("host"), vm.things(), adopted.info.get("versions"))
     tried = vm.migration.rehearse_incoming()
@@ -125,14 +126,12 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     ]
 
 
-def _protect(adopted: Adopted, loop: Loop, told: _Told) -> int:
-    """Let the kernel refuse what this process must not do; return how long that took, ns."""
-    began = monotonic_ns()
+def _protect(adopted: Adopted, loop: Loop, told: _Told) -> None:
+    """Let the kernel refuse what this process must not do."""
     told.notes += protect(
         [entry.fd for entry in adopted.fds.walk() if not _is_file(entry.fd)],
         writable=[adopted.fds.find(*REPORT), loop.wake_fd],
     )
-    return monotonic_ns() - began
 
 
 def _is_file(fd: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from time import monotonic_ns
 
 from instar import log, signals
 from instar._version import VERSION
@@ -52,9 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     _open_standard_fds()
     words = sys.argv[1:] if argv is None else argv
     if REHEARSAL in os.environ:
+        began = monotonic_ns()
         from instar.cli.rehearsal import rehearse  # noqa: PLC0415 - nobody resumes into this
 
-        return rehearse(words)
+        return rehearse(words, monotonic_ns() - began)
     if BRIDGE in os.environ:
         from instar.cli.bridge import serve  # noqa: PLC0415 - nobody resumes into this
 

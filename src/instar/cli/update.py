@@ -232,6 +232,7 @@ def _lines(report: Message) -> list[str]:
     for key, text in (
         ("pause-us", "the guest stood still for {:.1f} ms"),
         ("predicted-pause-us", "predicted was a pause of {:.1f} ms"),
+        ("rehearsal-pause-us", "for the rehearsal it had stood still for {:.1f} ms"),
     ):
         value = report.get(key)
         if isinstance(value, int):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from instar.cpr.target import Target
 
 REPORT: Final = ("rehearsal/report", 0)  # the name of the pipe that the child answers through
+BEGUN: Final = "INSTAR_CPR_BEGUN"  # variable: when the program was executed, monotonic ns
 _MAX_REPORT: Final = 1 << 22  # bytes
 _SIGKILL: Final = 9
 _MAX_RELEASE: Final = 4200  # characters: a path and a time
@@ -258,6 +259,17 @@ def tell(pipe: int, told: Record) -> None:
         data = data[os.write(pipe, data) :]
 
 
+def begun_ns(adopted: Adopted) -> int:
+    """The child's side: return how long it took from its execution to its first own step, what limited it left out."""
+    started = adopted.info.get("started-ns")
+    if not isinstance(started, int):
+        return 0
+    executed = os.environ.get(BEGUN, "")
+    if executed.isascii() and executed.isdigit() and started <= int(executed):
+        started = int(executed)
+    return max(0, adopted.started_ns - started)
+
+
 def tell_end(adopted: Adopted, version: str, complaints: list[str]) -> NoReturn:
     """The child's side, of a plain program: tell how it went, and end at once; there is nothing that it could clean up.
 
@@ -273,9 +285,7 @@ def tell_end(adopted: Adopted, version: str, complaints: list[str]) -> NoReturn:
         "reads": {name: list(row) for name, row in readable_versions().items()},
         "load-ns": monotonic_ns() - adopted.started_ns,
     }
-    started_ns = adopted.info.get("started-ns")
-    if isinstance(started_ns, int):
-        told["begun-ns"] = adopted.started_ns - started_ns
+    told["begun-ns"] = begun_ns(adopted)
     tell(adopted.fds.find(*REPORT), told)
     os._exit(0)
 

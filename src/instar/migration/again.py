@@ -30,7 +30,7 @@ class Tried:
     Attributes:
         lost: Fields that come back otherwise than they were given, as ``"plic.pending[3]"``.
         kept: Optional fields that this program does not know and keeps.
-        load_ns: How long loading alone took.
+        load_ns: How long checking and loading took.
     """
 
     __slots__ = ("kept", "load_ns", "lost")

@@ -36,15 +36,17 @@ class Copy:
         fds: A table of its own, with the descriptors.
         memfd: The machine's state; whoever has the copy closes it.
         lost: Fields that this reader has no place for and that are in use, as ``"migration-settings.texts"``.
-        took_ns: How long the machine was held, and how long writing took.
+        held_ns: How long the harts stood still for it.
+        took_ns: That, and how long writing took.
     """
 
-    __slots__ = ("fds", "lost", "memfd", "took_ns")
+    __slots__ = ("fds", "held_ns", "lost", "memfd", "took_ns")
 
-    def __init__(self, fds: Fds, memfd: int, lost: list[str], took_ns: int) -> None:
+    def __init__(self, fds: Fds, memfd: int, lost: list[str], held_ns: int, took_ns: int) -> None:
         self.fds = fds
         self.memfd = memfd
         self.lost = lost
+        self.held_ns = held_ns
         self.took_ns = took_ns
 
 
@@ -76,11 +78,12 @@ def copy_state(migration: Migration, nonce: str, versions: Mapping[str, int]) ->
     began = monotonic_ns()
     try:
         fds, lost = machine.vcpus.parked(save)
+        held_ns = monotonic_ns() - began
         writer.finish()
     except BaseException:
         os.close(memfd)
         raise
-    return Copy(fds, memfd, lost, monotonic_ns() - began)
+    return Copy(fds, memfd, lost, held_ns, monotonic_ns() - began)
 
 
 def guest_things(migration: Migration) -> list[Stateful]:

@@ -8,6 +8,7 @@ Source: own; docs/decisions/0008.
 from __future__ import annotations
 
 import os
+from time import monotonic_ns
 
 from instar import log, signals
 from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE
@@ -23,6 +24,7 @@ from instar.migration.copies import copy_state, host_things, sentences, terms_fo
 from instar.migration.handcheck import check_unrehearsed
 from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
+from instar.migration.prediction import predict
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records, losses_of
 from instar.sandbox.notice import is_confined
@@ -276,8 +278,8 @@ class Handover:
         answer = self._answer
         if answer is None:
             return
-        predicted_ns = self.save_ns + answer.pause_ns
         report = self._report
+        predicted_ns = predict(report, self.save_ns, answer)
         report.new_version = answer.program
         report.notes += [*self._told, *answer.notes]
         report.complaints = answer.verdict
@@ -364,12 +366,16 @@ class Handover:
         rehearsal = Rehearsal(migration.machine.loop, target, argv, limit_ns, answered)
         copy = copy_state(migration, self.nonce, self.versions)
         fds = copy.fds
+        if migration.machine.running:
+            self._report.held_ns += copy.held_ns
+        copied_ns = monotonic_ns()
         try:
             fds.save(*MAIN_FD, copy.memfd, kind="memfd", owner="migration")
             migration.host.save_fds(fds)
             things = host_things(migration, self.versions, peek=True)
             self._lost = [*copy.lost, *losses_of(things, self.versions, _KEPT)]
             host_state = host_records(things, fds, self.versions, peek=True)
+            self.save_ns = copy.took_ns + monotonic_ns() - copied_ns
             info: Record = {
                 "host": host_state,
                 "versions": dict(self.versions),
@@ -380,7 +386,6 @@ class Handover:
             rehearsal.start(fds, info)
         finally:
             os.close(copy.memfd)
-        self.save_ns = copy.took_ns
         self._rehearsal = rehearsal
 
     # The hand-over itself, in one turn of the main loop: what came in between would be lost

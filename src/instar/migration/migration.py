@@ -420,8 +420,12 @@ class Migration:
             InstarError, CprError: it cannot be loaded, or what was loaded cannot be saved.
         """
         incoming = Incoming(self, Address(""), self._adopted)
+        began = monotonic_ns()
         incoming.check()
-        return incoming.rehearse()
+        checked_ns = monotonic_ns() - began
+        tried = incoming.rehearse()
+        tried.load_ns += checked_ns
+        return tried
 
     def incoming_failed(self, error: Exception) -> None:
         """End with the machine half loaded: it never ran here and must not."""

@@ -25,6 +25,7 @@ from instar.migration.copies import guest_things
 from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
 from instar.migration.identity import KEY
+from instar.migration.prediction import bias_after
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
 from instar.sandbox.notice import explained
@@ -129,6 +130,7 @@ class Outgoing:
         self._address = address
         self.report = Report(self._mode, VERSION)
         self.report.check = check
+        self.report.bias = bias_after(migration.report)
         self.report.began_ns = monotonic_ns()
         self.report.old_pid = self.report.new_pid = os.getpid()
         budget_ms = settings.budget_ms if budget_ms < 0 else budget_ms

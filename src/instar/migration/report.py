@@ -37,7 +37,10 @@ class Report:
         owner: Which program has the guest now.
         old_pid, new_pid: Process before, and of who goes on now; 0: there was none.
         reason: Why it did not complete, "" if it did.
-        predicted_ns: Pause that the rehearsal predicted.
+        predicted_ns: Pause that was predicted.
+        parts_ns: What the rehearsal measured for that.
+        bias: How pauses were before, in thousandths of that (``instar.migration.prediction``).
+        held_ns: How long the guest stood still for copies of its state, before the update stopped it.
         notes, complaints: What the rehearsal said.
         unclaimed: Descriptors of the old program that nobody asked for; closed.
         imported: Modules of ours that the new program had imported when the guest ran again.
@@ -45,10 +48,10 @@ class Report:
     """
 
     __slots__ = (
-        "back_ns", "began_ns", "check", "complaints", "digest", "ended_ns", "imported", "mode", "module_bytes",
-        "modules", "new_pid", "new_version", "notes", "old_pid", "old_version", "outcome", "over_ns", "owner", "phases",
-        "predicted_ns", "program", "ram_bytes", "reason", "resumed_ns", "setup_ns", "stopped_ns", "transferred",
-        "unclaimed",
+        "back_ns", "began_ns", "bias", "check", "complaints", "digest", "ended_ns", "held_ns", "imported",
+        "mode", "module_bytes", "modules", "new_pid", "new_version", "notes", "old_pid", "old_version",
+        "outcome", "over_ns", "owner", "parts_ns", "phases", "predicted_ns", "program", "ram_bytes", "reason",
+        "resumed_ns", "setup_ns", "stopped_ns", "transferred", "unclaimed",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
@@ -65,8 +68,10 @@ class Report:
         self.unclaimed: list[str] = []
         self.began_ns = self.setup_ns = self.stopped_ns = self.resumed_ns = self.ended_ns = -1
         self.imported: list[str] = []
-        self.over_ns = self.back_ns = self.predicted_ns = -1
+        self.over_ns = self.back_ns = self.predicted_ns = self.parts_ns = -1
         self.modules = self.module_bytes = -1
+        self.bias = 1000
+        self.held_ns = 0
         self.transferred = 0
         self.ram_bytes = 0
 
@@ -171,6 +176,8 @@ class Report:
             shown["predicted-pause-us"] = self.predicted_ns // 1000
         if self.modules >= 0:
             shown["modules"], shown["module-bytes"] = self.modules, self.module_bytes
+        if self.held_ns:
+            shown["rehearsal-pause-us"] = self.held_ns // 1000
         shown["phases"] = [{"name": name, "us": took // 1000} for name, _, took in self.phases]
         for name in ("notes", "complaints", "unclaimed"):
             if rows := getattr(self, name):

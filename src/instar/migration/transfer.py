@@ -167,7 +167,10 @@ class Transfer(Outgoing):
         self._versions = versions_for(answer.get("reads"))
         other = written_otherwise(guest_things(self._migration), self._versions)
         if other:
+            began = monotonic_ns()
             lost = find_losses(self._migration, self._versions)
+            if self._machine.running:
+                self.report.held_ns += monotonic_ns() - began
             self.report.notes = sentences(reader, other, lost)
 
     def connect_main(self) -> None:

@@ -65,6 +65,13 @@ def _ram(ram: Mapping[str, int]) -> list[str]:
     ]
 
 
+_PAUSES: Final = (
+    ("pause", "pause-us"),
+    ("predicted", "predicted-pause-us"),
+    ("for the rehearsal", "rehearsal-pause-us"),
+)
+
+
 def update_text(update: Mapping[str, object]) -> str:
     """Return the lines about an update (``x-update`` of query-migrate)."""
     return "".join(f"{line}\n" for line in _update(update))
@@ -77,7 +84,7 @@ def _update(update: Mapping[str, object]) -> list[str]:
         versions += f" -> {update['new-version']}"
     times = ", ".join(
         f"{name} {cast('int', update[key]) / 1000:.1f} ms"
-        for name, key in (("pause", "pause-us"), ("predicted", "predicted-pause-us"))
+        for name, key in _PAUSES
         if key in update
     )
     lines = [f"{what}: \t\t{versions}: {update['status']}{', ' if times else ''}{times}"]

@@ -11,6 +11,7 @@ from instar.cli.update import FailedUpdateError, NotUpdatedError, _tell_end, _te
 REPORT = {
     "status": "completed", "check": False, "owner": "new", "old-version": "0.1", "new-version": "0.2", "old-pid": 7,
     "new-pid": 7, "program": "/x", "digest": "sha256:ab", "pause-us": 41200, "predicted-pause-us": 50000,
+    "rehearsal-pause-us": 1500,
     "phases": [{"name": "stop", "us": 100}, {"name": "exec", "us": 40000}], "notes": ["a note"],
 }  # fmt: skip
 
@@ -22,6 +23,7 @@ def test_outcome_for_people_says_all_of_it(capsys) -> None:
         "program /x sha256:ab",
         "the guest stood still for 41.2 ms",
         "predicted was a pause of 50.0 ms",
+        "for the rehearsal it had stood still for 1.5 ms",
         "the new program has the guest, process 7",
         "note: a note",
     ]

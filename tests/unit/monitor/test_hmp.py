@@ -251,12 +251,13 @@ def test_info_migrate_after_an_update_shows_the_pause() -> None:
     update = {"old-version": "0.1", "new-version": "0.2", "pause-us": 41200, "check": False, "status": "failed",
               "phases": [{"name": "save", "us": 5000}, {"name": "exec", "us": 100}], "owner": "old-by-guardian",
               "old-pid": 7, "new-pid": 9, "reason": "it crashed", "notes": ["a", "b"], "predicted-pause-us": 40000,
+              "rehearsal-pause-us": 1500,
               "program": "/x", "digest": "abc"}  # fmt: skip
     text = migration_text({"status": "completed", "x-update": update})
     assert "Time" not in text
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert lines[1:] == [
-        "Update: 0.1 -> 0.2: failed, pause 41.2 ms, predicted 40.0 ms",
+        "Update: 0.1 -> 0.2: failed, pause 41.2 ms, predicted 40.0 ms, for the rehearsal 1.5 ms",
         "Program: /x (abc)",
         "Phases (ms): save 5.0, exec 0.1",
         "Guest: with the old program, started by the guardian, process 9 (before: 7)",

@@ -140,6 +140,10 @@ class UpdateInfo:
     predicted_pause_us: Annotated[int | None, Arg("What the rehearsal predicted.", unit="us")] = (
         None
     )
+    rehearsal_pause_us: Annotated[
+        int | None,
+        Arg("How long the guest stood still before that, for copies of its state.", unit="us"),
+    ] = None
     modules: Annotated[
         int | None, Arg("Modules that the new program had imported when the guest ran again.")
     ] = None
