@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 MEMORY = "256,1024,4096,8192"
 MODES = f"cpr-exec,{BRIDGE},cpr-transfer"
 STATES = "untouched,touched,prealloc"
+LEAST_MEMORY = 192  # MiB; with less there is nothing left that the guest could touch
 BLOCK = 5  # updates of one guest; then it is the other side's turn
 NO_QEMU = """\
 No QEMU is given, so Instar is measured alone. QEMU= is the command of one that has cpr-exec (10.2 or later), such as
@@ -105,7 +106,8 @@ def measure(options: argparse.Namespace) -> Series:
         sizes = sorted({0, *(case.memory for case in cases)})
         for memory in sizes if program else []:
             print(f"a bare C program, {memory} MiB", flush=True)
-            series.floor[memory] = floor(program, memory, options.runs)
+            if room_for(memory):
+                series.floor[memory] = floor(program, memory, options.runs)
     for side, case, updates, where in turns(sides, cases, options.runs):
         run_block(series, side, case, updates, where)
         save(options.json, document(series))
@@ -148,6 +150,11 @@ def arguments() -> argparse.Namespace:
         wrong = set(getattr(options, name).split(",")) - set(known.split(","))
         if wrong:
             parser.error(f"--{name}: {', '.join(sorted(wrong))}: known are {known}")
+    sizes = options.memory.split(",")
+    if not all(size.isdecimal() and int(size) >= LEAST_MEMORY for size in sizes):
+        parser.error(f"--memory: {options.memory}: numbers of MiB, each at least {LEAST_MEMORY}")
+    if options.runs < 1:
+        parser.error(f"--runs: {options.runs}: at least 1")
     return options
 
 
@@ -199,9 +206,12 @@ def version(side: Side) -> str:
     """Return the first line of what the program says of itself."""
     command = [*side.enter, side.program[0], "--version"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as exc:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as exc:
         raise RunFailedError(f"{' '.join(command)}: {exc}") from exc
+    if done.returncode or not done.stdout:
+        said = done.stderr.strip() or f"exit status {done.returncode}"
+        raise RunFailedError(f"{' '.join(command)}: {said}")
     return done.stdout.splitlines()[0]
 
 
@@ -218,8 +228,20 @@ def turns(
                 yield side, case, min(BLOCK, runs - done), where
 
 
+def room_for(memory: int) -> bool:
+    """Say whether the machine can give so many MiB, and leaves itself one GiB."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        rows = dict(line.split(":", 1) for line in stream)
+    return int(rows["MemAvailable"].split()[0]) // 1024 >= memory + 1024
+
+
 def run_block(series: Series, side: Side, case: Case, updates: int, where: str) -> None:
     """Measure one block; a failure is told and noted, and costs the rest of it."""
+    if case.state != "untouched" and not room_for(case.memory):
+        series.failures.append(
+            f"{case.name}, {side.name}: the machine has not so much memory free"
+        )
+        return
     guest = debian_guest()
     files = guest[guest.index("-kernel") + 1], guest[guest.index("-initrd") + 1]
     try:
