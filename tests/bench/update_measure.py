@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench_run import RunFailedError
 from update_cost import Meter
+from update_guest import wired
 from update_stats import BRIDGE, at_ends, counted, longest_between, pause, stall
 from update_vm import Vm
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 AFTER_S = 5.0  # in which a guest that touches its memory is watched for stalls
 SETTLE_S = 1.0
+PINGED = 2  # updates of a block
 SLACK_NS = 100_000_000  # what was going on before and after an update is looked at for so long
 NEAR_NS = 2_000_000  # the pauses at a bridge's ends are as near to STOP and RESUME
 _FLOOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "update_floor.c")
@@ -29,7 +31,7 @@ _FLOOR = os.path.join(os.path.dirname(os.path.abspath(__file__)), "update_floor.
 def block(
     side: Side, case: Case, guest: tuple[str, str], updates: int, tell: Callable[[str], None]
 ) -> Iterator[dict[str, float]]:
-    """Start a guest and update it so often; then once more while it idles, for what that costs the host.
+    """Start a guest and update it so often; then with pings, and once while it idles, for what that costs the host.
 
     Args:
         side: The monitor.
@@ -50,6 +52,9 @@ def block(
         for number in range(updates):
             tell(f"update {number + 1} of {updates}")
             yield timed(vm, case)
+        for number in range(PINGED if wired(case) else 0):
+            tell(f"update {number + 1} of {PINGED} with pings")
+            yield pinged(vm)
         tell("an update while the guest idles")
         yield cost(vm)
 
@@ -63,9 +68,26 @@ def timed(vm: Vm, case: Case) -> dict[str, float]:
     return {**seen(vm, moments, case), **told(moments)}
 
 
+def pinged(vm: Vm) -> dict[str, float]:
+    """Update a guest that is pinged; apart from the others, since it answers all that have come before it goes on."""
+    vm.prepare()
+    vm.ping.rest(wanted=False)
+    time.sleep(SETTLE_S)
+    begin, end = window(vm.update())
+    time.sleep(SETTLE_S)
+    vm.ping.rest(wanted=True)
+    gap = longest_between(vm.ping.answers, begin, end + SLACK_NS)
+    return {} if gap is None else {"ping": gap / 1e6}
+
+
+def window(moments: Moments) -> tuple[int, int]:
+    """Return from when to when the guest stood still, as far as the monitors say."""
+    return moments.stopped or moments.asked, moments.resumed or moments.running
+
+
 def seen(vm: Vm, moments: Moments, case: Case) -> dict[str, float]:
     """Return what was seen from outside."""
-    begin, end = moments.stopped or moments.asked, moments.resumed or moments.running
+    begin, end = window(moments)
     found = pause(vm.watcher.gaps, begin, end)
     if found is None:
         raise RunFailedError("the counter in the guest's memory was not seen to stand still")
@@ -76,7 +98,6 @@ def seen(vm: Vm, moments: Moments, case: Case) -> dict[str, float]:
         "longest": found.length if bridged else None,
         "pause_sure": found.sure,
         "console": longest_between(vm.console.moments, begin, end + SLACK_NS),
-        "ping": longest_between(vm.ping.answers, begin, end + SLACK_NS),
         "brown": stall(vm.watcher.gaps, max(found.after, end), now),
         "before": stall(vm.watcher.gaps, moments.asked - int(SETTLE_S * 1e9), moments.asked),
     }
@@ -111,7 +132,6 @@ def told(moments: Moments) -> dict[str, float]:
 def cost(vm: Vm) -> dict[str, float]:
     """Update a guest that idles and return what that took of the host."""
     vm.idle(wanted=True)
-    vm.ping.rest(wanted=True)
     time.sleep(SETTLE_S)
     meter = Meter({vm.watcher.pid})
     meter.begin()

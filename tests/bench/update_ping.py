@@ -1,4 +1,4 @@
-"""The host's end of the guest's card: pings the guest every 2 ms and keeps the moments of its answers."""
+"""The host's end of the guest's card: pings the guest every 2 ms when asked, and keeps the moments of its answers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Ping:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(own)
         self._over = threading.Event()
-        self._resting = False
+        self._resting = True
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to ping."""
+        """Begin, at rest."""
         self._thread.start()
 
     def rest(self, *, wanted: bool) -> None:
