@@ -129,13 +129,18 @@ def test_keeper_that_comes_and_goes_leaves_memory_and_threads_as_they_are() -> N
 
 def waiting_vm(vm: Vm) -> int:
     """Bring an update to where it waits for a word, and return its keeper."""
-    uri = vm.prepare_update()
+    uri = vm.prepare_update(uri="memfd:")
     pause = {"capability": "pause-before-switchover", "state": True}
     vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
     vm.qmp.command("migrate", uri=uri)
     vm.qmp.wait_event("MIGRATION", status="pre-switchover")
-    (pid,) = keepers(vm.process.pid)
+    (pid,) = keepers(program_of(vm))
     return pid
+
+
+def program_of(vm: Vm) -> int:
+    """The process of the program, which a wrapper may have started as its only child."""
+    return (vm.children() if vm.process.args[0] == "unshare" else [vm.process.pid])[0]
 
 
 @pytest.fixture
@@ -196,6 +201,30 @@ def test_update_whose_keeper_was_stopped_does_not_wait_for_it(vm: Vm) -> None:
     vm.console.wait(b"tick", len(vm.console.text))
     os.kill(pid, signal.SIGCONT)
     assert vm.children() == []
+
+
+PID_1 = (
+    "unshare", *(("--map-root-user",) if os.geteuid() else ()), "--pid", "--fork", "--mount-proc"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "wrapper"),
+    [(("-sandbox", "on"), ()), ((), PID_1)],
+    ids=["confined", "process-1"],
+)
+def test_keeper_is_there_and_its_end_collected_also_where_little_is_allowed(
+    ticker: Path, options: tuple[str, ...], wrapper: tuple[str, ...]
+) -> None:
+    with Vm("-kernel", str(ticker), *options, wrapper=wrapper) as vm:
+        vm.console.wait(b"tick 1")
+        waiting_vm(vm)
+        vm.qmp.command("migrate-continue", state="pre-switchover")
+        vm.qmp.wait_event("MIGRATION", status="completed")
+        deadline = time.monotonic() + PATIENCE
+        while keepers(program_of(vm)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert keepers(program_of(vm)) == []
 
 
 def test_twenty_updates_leave_no_child(vm: Vm) -> None:
