@@ -50,7 +50,9 @@ class _Told:
 
     def answer(self) -> Record:
         """Return the answer."""
-        __import__("instar.monitor.state")  # it may not have come that far; all states are told
+        # It may not have come that far, and this machine may not have all parts: all states are told.
+        for name in ("instar.cli.states", "instar.monitor.state"):
+            __import__(name)
         return {
             **self.record,
             "complaints": self.complaints,
