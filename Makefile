@@ -12,7 +12,7 @@ BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) 
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz bench bench-update docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz matrix soak bench bench-update docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -48,6 +48,14 @@ test-golden: venv build  ## nothing has changed that others rely on
 
 fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and devices: TARGET= one of them, TIME= seconds for each
 	$(VENV)/python tests/fuzz/fuzz_run.py "$(TARGET)" "$(or $(TIME),60)"
+
+matrix: venv build  ## every step of an update x every failure; writes their count into the README
+	$(VENV)/instar image pull debian
+	$(VENV)/python tools/fault_matrix.py
+
+soak: build  ## COUNT= updates in a row (default 1000) of GUEST= ticker, debian or both (default), with all nets and loads on
+	$(VENV)/instar image pull debian
+	$(VENV)/python tests/soak/soak.py --guest $(or $(GUEST),both) $(or $(COUNT),1000)
 
 bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian

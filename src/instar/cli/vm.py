@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from instar.vhostuser import Frontend
 
 CHILD_PATIENCE_S: Final = 5.0  # a program that we have just started takes a moment to listen
+_TRIES: Final = 60
+_AGAIN_NS: Final = 1_000_000_000
 
 
 class MonitorSlot:
@@ -256,14 +258,20 @@ class Vm:
     def _emit(self, name: str, data: dict[str, object]) -> None:
         self.machine.events.emit(name, data)
 
-    def settle(self, adopted: Adopted | None) -> None:
+    def settle(self, adopted: Adopted | None, tries: int = _TRIES) -> None:
         """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for.
 
         After an update the guest runs already: a step that fails costs what it would have brought, never the guest.
+        Without monitors nobody could ever update it again, so they are tried once a second, ``tries`` times: the host
+        may have been short of something.
         """
         self._step(adopted, "a later update", self._load_what_could_wait)
         for slot in self.monitor_slots:
             self._step(adopted, f"monitor {slot.config.id}", self._make_monitor, slot, adopted)
+        if tries and any(slot.monitor is None for slot in self.monitor_slots):
+            log.release()
+            self.loop.call_later(_AGAIN_NS, lambda: self.settle(adopted, tries - 1))
+            return
         self.resumed = False  # character devices that are added from now on are new
         self._step(adopted, "the events held back", self.machine.events.release)
         log.release()
@@ -294,6 +302,8 @@ class Vm:
     def _make_monitor(self, slot: MonitorSlot, adopted: Adopted | None) -> None:
         from instar.monitor.monitor import Monitor  # noqa: PLC0415 - nobody resumes into this
 
+        if slot.monitor is not None:  # an earlier try has made it
+            return
         slot.monitor = Monitor(
             "qmp" if slot.config.mode == "control" else "hmp",
             slot.front,

@@ -11,7 +11,6 @@ import array
 import errno
 import json
 import os
-import select
 import socket
 import sys
 import time
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 _TRIES: Final = 200
 _PAUSE_S: Final = 0.005
-_REAP_MS: Final = 1000
+_LOOKS: Final = 200  # a second in all
 _SIGKILL: Final = 9
 _PROGRAM: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guardian.py")
 
@@ -125,18 +124,16 @@ class GuardianLink:
 
 
 def reap(pid: int) -> None:
-    """Wait for a guardian that was told to go; one that is no child of ours is somebody else's."""
+    """Wait for a guardian that was told to go; one that is no child of ours is somebody else's.
+
+    Without a descriptor: the host may have none left, which is why the update is off.
+    """
     try:
-        if os.waitpid(pid, os.WNOHANG)[0]:
-            return
-        process = os.pidfd_open(pid)
-        try:
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if not poll.poll(_REAP_MS):
-                os.kill(pid, _SIGKILL)
-        finally:
-            os.close(process)
+        for _ in range(_LOOKS):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                return
+            time.sleep(_PAUSE_S)
+        os.kill(pid, _SIGKILL)
         os.waitpid(pid, 0)
     except (ChildProcessError, ProcessLookupError):  # whoever ignores SIGCHLD has nothing to reap
         return

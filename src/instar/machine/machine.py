@@ -229,7 +229,10 @@ class Machine:
         self._states.set("running")
         waiting, self._waiting = self._waiting, []
         for callback in waiting + [device.retry for device in self._retriers] + self._at_run:
-            self.locked(callback)
+            try:
+                self.locked(callback)
+            except Exception as e:  # of one device; the others are not served twice
+                self.on_bug(e)
         self._run_harts()
         self.events.emit(
             "RESUME"
@@ -262,6 +265,16 @@ class Machine:
         self.unfinished = [why for why in found if why]
         for why in self.unfinished:
             log.limited("warning", "machine", f"stopping: {why}")
+
+    def get_ready(self) -> None:
+        """Take what running needs and the host may refuse: disks and a thread; having them is fine.
+
+        Raises:
+            HostError: a disk is in use elsewhere.
+            RuntimeError: the host has no more threads for us.
+        """
+        self.take_disks()
+        self.vcpus.get_ready()
 
     def take_disks(self) -> None:
         """Take the disks' locks; having them is fine.

@@ -109,10 +109,19 @@ class VcpuThread:
         self._running = True
         self._held = False
         self._stop = False
-        if not self._ident:
-            self._ident = signals.start_thread(self._main)
+        self.get_ready()
         self._go.release()
         self._begun.acquire()
+
+    def get_ready(self) -> None:
+        """Start the thread, parked; having it is fine.
+
+        Raises:
+            RuntimeError: The host has no more threads for us.
+        """
+        if not self._ident:
+            self._ident = signals.start_thread(self._main)
+            self._begun.acquire()  # it may still fail to begin: better here than when only it can go on
 
     def pause(self) -> None:
         """Park the thread at an instruction boundary and return when it is parked."""
@@ -161,6 +170,7 @@ class VcpuThread:
 
     def _main(self) -> None:
         self.thread_id = _thread.get_native_id()
+        self._begun.release()
         while True:
             self._go.acquire()
             self._begun.release()

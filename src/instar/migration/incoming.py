@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from instar.migration.sections import Loaded
 
 TURN: Final = 16 << 20  # bytes of RAM read in one turn of the main loop
+_TRIES: Final = 60
+_AGAIN_NS: Final = 1_000_000_000
 
 
 class Incoming:
@@ -203,12 +205,13 @@ class Incoming:
         self.report.add_phase("load", self._built_ns, loaded)
         self._go(loaded)
         self.report.ended_ns = monotonic_ns()
-        try:
-            os.close(self._fd)
-            self._migration.incoming_done(self.report)
-        except Exception as e:
-            # The guest runs here and nowhere else: what tidies up after an update must not end it.
-            log.error(f"after the update: {e!r}; the guest goes on. Please report it")
+        self._alone(self._close)
+        self._tidy_up()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _end_bridge(self, loaded: Loaded) -> None:
         """Take the vCPUs back from where they ran on; the harts of the state are from before that.
@@ -235,29 +238,57 @@ class Incoming:
     def _go(self, start_ns: int) -> None:
         """Run if it ran, else do what it did."""
         before = self._machine.state.runstate
-        if before == "running" and self._machine.autostart:
-            self._machine.take_disks()  # while it can still be said that the migration failed
-            self._commit()
-            self._machine.resume()
+        runs = before == "running" and self._machine.autostart
+        if runs:
+            self._machine.get_ready()  # while it can still be said that the migration failed
+        self._commit()
+        self._alone(self._note_commit)
+        if runs:
+            self._alone(self._machine.resume)
             self.report.resumed_ns = monotonic_ns()
             self.report.imported = [name for name in sys.modules if name.startswith("instar")]
             self.report.add_phase("resume", start_ns, self.report.resumed_ns)
         else:
-            self._commit()
             self._machine.set_runstate(_stopped_state(before))
+
+    def _alone(self, work: Callable[[], object]) -> None:
+        """Do what follows the commit, twice if need be: the host may have lacked something for a moment.
+
+        The guest is here and nowhere else: nothing of this may end it.
+        """
+        for again in ("it is tried again", "the guest goes on without it"):
+            try:
+                work()
+            except Exception as e:
+                log.error(f"after the update: {e!r}; {again}. Please report it")
+            else:
+                return
+
+    def _tidy_up(self, tries: int = _TRIES) -> None:
+        """Let those go who stood by; what the host refuses is tried again, ``tries`` times, a second apart."""
+        try:
+            self._migration.incoming_done(self.report)
+        except Exception as e:
+            if tries == _TRIES:
+                log.error(f"after the update: {e!r}; the guest goes on. Please report it")
+            if tries:
+                self._machine.loop.call_later(_AGAIN_NS, lambda: self._tidy_up(tries - 1))
 
     def _commit(self) -> None:
         """Become the owner of the guest: from here on nobody else goes on with it."""
-        adopted, failed = self._adopted, ""
         if self._left:
             from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
 
             left_memory.take(self._left, self._reader.manifest.info.get("left-nonce"))
-        if adopted is not None:
+        if self._adopted is not None:
             signals.set_alarm(0)
-            adopted.commit()
+            self._adopted.commit()
+
+    def _note_commit(self) -> None:
+        failed = ""
+        if self._adopted is not None:
             self._migration.note_lease()
-            failed = adopted.failed
+            failed = self._adopted.failed
         self._migration.identity.become(self._owner)
         self._note_owner(failed)
         self._migration.set_status("failed" if failed else "completed")

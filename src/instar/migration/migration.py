@@ -439,16 +439,21 @@ class Migration:
         self._waiting = True
 
     def incoming_done(self, report: Report) -> None:
-        """Keep what is known about the update; what came with it and was for the incoming half alone is dropped."""
+        """Keep what is known about the update; what came with it and was for the incoming half alone is dropped.
+
+        If the host refuses something it raises and can be called again.
+        """
         self.report = report
-        adopted, self._adopted = self._adopted, None
+        adopted = self._adopted
         if adopted is not None:
             if (fd := adopted.fds.take(*MAIN_FD)) >= 0:
                 os.close(fd)
             from instar.cpr.own import OwnProgram  # noqa: PLC0415 - the guest runs by now
 
-            self.own_program = OwnProgram.executed(adopted)
+            if self.own_program is None:
+                self.own_program = OwnProgram.executed(adopted)
             self._end_leftovers(adopted)
+            self._adopted = None  # here, so that what the host refused can be tried again
         arrival, self._arrival = self._arrival, None
         if arrival is not None:
             arrival.done(report)

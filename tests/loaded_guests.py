@@ -1,0 +1,146 @@
+"""Guests that work all the time and can tell whether an update cost them anything."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from conftest import Debian
+from harness import PATIENCE, PROGRAM, Vm, connect
+from instar.block.workers import MAX_THREADS
+from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status, ticker_image
+from wires import ADDRESSES, StreamWire, card
+
+_BAD = re.compile(
+    rb"stall|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR"
+)
+_TICK = re.compile(rb"\btick (\d+)\r?\n")
+_DISK = 16 << 20  # bytes
+_COUNTER = b"(n=0; while :; do n=$((n+1)); echo tick $n; usleep 100000; done) &\n"
+
+
+class GuestFaultError(Exception):
+    """What a guest lost or found wrong; one sentence."""
+
+
+class LoadedGuest:
+    """A guest that counts on its console.
+
+    Attributes:
+        vm: The machine; its owner sets ``vm.pid`` when the guest is another process's.
+        spare_threads: How many threads of the program come and go with the guest's work.
+    """
+
+    vm: Vm
+    spare_threads = 0
+
+    def __init__(self) -> None:
+        self._seen = 0  # characters of the console that were looked at
+        self._next = 0  # number that has to come
+
+    def check(self) -> None:
+        """Wait for signs of life that are newer than this call; what it said since the last one has to be right.
+
+        Raises:
+            GuestFaultError: It is not.
+        """
+        console = self.vm.console
+        console.pull(0)
+        start = len(console.text)
+        end = console.wait(b"\n", console.wait(b"tick ", start))
+        told = console.text[self._seen : end]
+        self._seen = end
+        if found := _BAD.search(told):
+            raise GuestFaultError(f"the guest says {found[0].decode()!r}: {told[-500:]!r}")
+        for number in (int(n) for n in _TICK.findall(told)):
+            if self._next not in (0, number):
+                raise GuestFaultError(f"the guest's count is {number}, expected {self._next}")
+            self._next = number + 1
+
+    def around(self, update) -> None:
+        """Do something to the machine; a guest with a network has a frame cut in two by it."""
+        update()
+
+    def close(self) -> None:
+        """End the machine."""
+        self.vm.close()
+
+
+class Ticker(LoadedGuest):
+    """The bare-metal guest: console, clock, floating point and memory; ``busy`` also between its interrupts."""
+
+    def __init__(self, folder: Path, *extra: str, program: Path = PROGRAM, busy: bool) -> None:
+        super().__init__()
+        image = folder / "ticker.bin"
+        image.write_bytes(ticker_image({"TICK_EVERY": 5, "BUSY": int(busy)}))
+        self.vm = Vm("-kernel", str(image), *extra, program=program)
+        self.vm.console.wait(b"tick ")
+
+    def check(self) -> None:
+        """As every guest; it also counts in memory, where it found no error."""
+        counter = self._status().counter
+        super().check()
+        deadline = time.monotonic() + PATIENCE
+        while (status := self._status()).counter == counter:
+            if time.monotonic() > deadline:
+                raise GuestFaultError("the guest does not count on")
+            time.sleep(0.01)
+        if status.errors:
+            raise GuestFaultError(f"the guest found {status.errors} errors")
+
+    def _status(self):
+        return read_status(self.vm.guest_memory(STATUS_ADDRESS, STATUS_SIZE))
+
+
+class Linux(LoadedGuest):
+    """Debian: a process that counts, the disk verifier, and a network card that answers ARP requests."""
+
+    spare_threads = MAX_THREADS
+
+    def __init__(self, folder: Path, *extra: str, program: Path = PROGRAM) -> None:
+        super().__init__()
+        self.disk, wire = folder / "disk.raw", folder / "net"
+        with self.disk.open("wb") as file:
+            file.truncate(_DISK)
+        self.vm = Vm(
+            *Debian().arguments("console=ttyS0 quiet instar.diskverify"),
+            "-drive", f"file={self.disk},if=none,id=d0,format=raw",
+            "-device", "virtio-blk-device,drive=d0",
+            "-netdev", f"stream,id=n1,server=on,addr.type=unix,addr.path={wire}", *card(1), *extra,
+            size=192, program=program,
+        )  # fmt: skip
+        self._wire = StreamWire(1, connect(wire))
+        self._sequence = 0
+        try:
+            console = self.vm.console
+            console.wait(b"instar-guest:")
+            console.send(ADDRESSES.encode() + b"\n" + _COUNTER)
+            console.wait(b"tick 2\r")
+            self._seen = len(console.text)
+            console.wait(b"DISK OK", self._seen)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the machine."""
+        self._wire.socket.close()
+        super().close()
+
+    def check(self) -> None:
+        """As every guest; it has also verified another block of its disk."""
+        console = self.vm.console
+        console.wait(b"\n", console.wait(b"DISK OK", len(console.text)))
+        super().check()
+
+    def around(self, update) -> None:
+        """Let ``update`` come in the middle of a request to the guest, which it has to answer."""
+        self._sequence = (self._sequence + 1) % 100
+        self._wire.begin(self._sequence)
+        update()
+        self._wire.finish()
+        if (answered := self._wire.answered()) != self._sequence:
+            raise GuestFaultError(
+                f"the guest answers request {answered}, expected {self._sequence}"
+            )
