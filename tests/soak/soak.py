@@ -131,19 +131,23 @@ class Soak:
 
 
 def soak(guest: LoadedGuest, releases: list[Release], count: int) -> dict[str, object]:
-    """Update so many times; returns the figures.
+    """Update so many times, or until somebody interrupts; returns the figures.
 
     Raises:
         SoakError, GuestFaultError, GoneError, QmpError: Something was not as it has to be.
     """
     run = Soak(guest, releases)
-    for number in range(1, count + 1):
-        run.step()
-        if number >= WARM_UP and (number % EVERY == 0 or number == count):
-            run.look()
-        if sys.stderr.isatty():
-            mean = sum(run.pauses) / number / 1000
-            sys.stderr.write(f"\r{number}/{count} updates, mean pause {mean:.1f} ms ")
+    try:
+        for number in range(1, count + 1):
+            run.step()
+            if number >= WARM_UP and (number % EVERY == 0 or number == count):
+                run.look()
+            if sys.stderr.isatty():
+                mean = sum(run.pauses) / number / 1000
+                sys.stderr.write(f"\r{number}/{count} updates, mean pause {mean:.1f} ms ")
+    except KeyboardInterrupt:
+        if not run.sizes:
+            raise
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     return run.figures()
