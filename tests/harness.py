@@ -287,7 +287,10 @@ class Vm:
             "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
             "threads": len(list((proc / "task").iterdir())),
             "environ": sorted(
-                name.partition(b"=")[0] for name in (proc / "environ").read_bytes().split(b"\0")
+                name
+                for row in (proc / "environ").read_bytes().split(b"\0")
+                # The kernel shows what exec was given: a way back is not prepared.
+                if (name := row.partition(b"=")[0]) != b"INSTAR_CPR_PREPARED"
             ),
         }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import PATIENCE, PROGRAM, Console, Qmp, Vm
 
-MAIN = "from instar.cli.system import main\nsys.exit(main())\n"
+MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 
 
 def unix(path: Path) -> dict:

@@ -16,7 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BIN = os.path.join(ROOT, ".venv", "bin")
 PROGRAMS = {
     "instar": ("-I", "instar.cli.tool"),  # shows progress with rich, which only site finds
-    "instar-system": ("-IS", "instar.cli.system"),
+    "instar-system": ("-IS", "instar.cli.start"),
 }
 SHEBANG = 127  # bytes that every Linux reads of a first line
 

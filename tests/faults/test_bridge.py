@@ -11,7 +11,7 @@ import pytest
 from harness import PATIENCE, PROGRAM, Vm
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
 
-MAIN = "from instar.cli.system import main\nsys.exit(main())\n"
+MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 NO_BRIDGE = {
     "ends at once": "import os\nif 'INSTAR_CPR_BRIDGE' in os.environ: os._exit(1)\n",
     "raises": "import instar.cli.bridge as b\n"

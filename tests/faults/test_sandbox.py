@@ -11,7 +11,7 @@ import pytest
 from harness import PROGRAM, QmpError, Vm
 from instar.sandbox.landlock import abi
 
-MAIN = "from instar.cli.system import main\nsys.exit(main())\n"
+MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 UPDATES = 50  # more than three times the layers that Landlock has
 # Puts as many layers on top as there is room for, in a child, and says how many: 16 less those that there are.
 COUNT = """

@@ -26,7 +26,7 @@ def stuck(fd, request):
         time.sleep(0.01)
     return perform(fd, request)
 file_io.perform = stuck
-from instar.cli.system import main
+from instar.cli.start import main
 """
 WRITE = b"dd if=/bin/busybox of=/dev/vda bs=64K count=1 conv=fsync 2>/dev/null; echo wrote''-$?\n"
 
@@ -40,7 +40,7 @@ def gate(tmp_path: Path) -> Path:
 def program(tmp_path: Path, gate: Path) -> Path:
     made = tmp_path / "instar-system"
     text = PROGRAM.read_text().replace(
-        "from instar.cli.system import main\n", STUCK.format(gate=str(gate))
+        "from instar.cli.start import main\n", STUCK.format(gate=str(gate))
     )
     made.write_text(text)
     made.chmod(0o755)

@@ -9,14 +9,14 @@ import pytest
 
 from harness import PROGRAM, Vm
 
-MAIN = "from instar.cli.system import main\nsys.exit(main())\n"
+MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 GO = "import instar.migration.incoming as i\n"
 RAISES = {
     "before it commits": GO + "def bad(*a): raise RuntimeError('boom')\ni.Incoming._go = bad\n",
     "while it builds": "import instar.cli.system as s\n"
     "def bad(*a, **k): raise RuntimeError('boom')\ns.assemble = bad\n",
     "with SystemExit": "import instar.cli.system as s\n"
-    "def bad(*a, **k): raise SystemExit('boom')\ns.parse = bad\n",
+    "def bad(*a, **k): raise SystemExit('boom')\ns._understood = bad\n",
     "too late": GO + "import time\ndef bad(*a):\n time.sleep(60)\ni.Incoming._go = bad\n",
 }
 LOST = {

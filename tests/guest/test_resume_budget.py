@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Vm
+from harness import PROGRAM, Vm
 
 KIB = 1024
 
@@ -46,7 +46,7 @@ def large(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "modules", "size"), [(small, 138, 1150 * KIB), (large, 168, 1400 * KIB)]
+    ("words", "modules", "size"), [(small, 126, 1000 * KIB), (large, 156, 1260 * KIB)]
 )
 def test_new_program_imports_no_more_than_its_budget(
     ticker: Path, tmp_path: Path, words, modules: int, size: int
@@ -55,5 +55,38 @@ def test_new_program_imports_no_more_than_its_budget(
         vm.console.wait(b"tick 1")
         report = vm.update()["x-update"]
         assert report["status"] == "completed"
+        assert report["prepared"] is True
         assert 0 < report["modules"] <= modules
         assert 0 < report["module-bytes"] <= size
+
+
+def test_start_without_a_rehearsal_is_not_prepared(ticker: Path) -> None:
+    with Vm("-kernel", str(ticker)) as vm:
+        vm.console.wait(b"tick 1")
+        vm.qmp.command("migrate-set-parameters", x_update_rehearsal=False)
+        report = vm.update()["x-update"]
+        assert (report["status"], report["prepared"]) == ("completed", False)
+
+
+def test_start_with_something_else_than_what_was_prepared_is_an_ordinary_one(
+    ticker: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "program"
+    text = PROGRAM.read_text()
+    damaged.write_text(
+        text.replace(
+            "import sys\n",
+            "import os, sys\n"
+            "if 'INSTAR_CPR_PREPARED' in os.environ:\n"
+            "    other = os.memfd_create('other')\n"
+            "    os.write(other, bytes(range(256)) * 16)\n"
+            "    os.environ['INSTAR_CPR_PREPARED'] = str(other)\n",
+            1,
+        )
+    )
+    damaged.chmod(0o755)
+    with Vm("-kernel", str(ticker)) as vm:
+        vm.console.wait(b"tick 1")
+        report = vm.update(program=damaged)["x-update"]
+        assert (report["status"], report["prepared"]) == ("completed", False)
+        assert vm.update()["x-update"]["prepared"] is True

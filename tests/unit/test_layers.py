@@ -22,7 +22,7 @@ LAYERS = [
     {"events", "log", "loop", "signals", "stateful"},
     {"cpr", "sockfile", "units"},
     {"sandbox"},
-    {"errors", "_version"},
+    {"errors", "_version", "prepared"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 CONSTANTS = {"instar.virtio.features"}  # names for numbers; nothing else is in it

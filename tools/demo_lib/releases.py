@@ -61,7 +61,7 @@ def next_release(folder: Path) -> Release:
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(named)], check=True)
     program = folder / SYSTEM
     program.write_text(
-        script(str(BIN / "python"), "-IS", str(folder), "instar.cli.system"), "utf-8"
+        script(str(BIN / "python"), "-IS", str(folder), "instar.cli.start"), "utf-8"
     )
     program.chmod(0o755)
     return Release(version, program)

@@ -9,6 +9,7 @@ Source: own; docs/decisions/0008.
 from __future__ import annotations
 
 import os
+import sys
 from stat import S_ISBLK, S_ISREG
 from time import monotonic_ns
 
@@ -18,6 +19,8 @@ from instar.cli.assembly import assemble
 from instar.cli.options import Config, parse
 from instar.cli.options.characters import read_chardev
 from instar.cli.options.compare import changes, differences
+from instar.cli.options.plain import to_plain
+from instar.cli.preparing import prepare
 from instar.cli.vm import Vm
 from instar.cpr.adopted import adopt_for_rehearsal
 from instar.cpr.errors import CprError
@@ -99,6 +102,7 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     parsed_ns = monotonic_ns() - began
     if not isinstance(config, Config):
         raise ConfigError("the command line asks for a text, not for a machine")
+    plain = to_plain(config)  # before anything changes it
     _compare(config, adopted, told)
     if told.complaints:
         return
@@ -115,6 +119,7 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
     told.lost += host_losses(adopted.info.get("host"), vm.things(), adopted.info.get("versions"))
     tried = vm.migration.rehearse_incoming()
     told.record["load-ns"] = tried.load_ns
+    names = list(sys.modules)
     told.lost += tried.lost
     told.notes += [f"{name} is of a newer version, and is kept" for name in tried.kept]
     for name in ("instar.migration.outgoing", "instar.monitor.monitor", "instar.cli.states"):
@@ -126,6 +131,17 @@ def _try(words: list[str], adopted: Adopted, told: _Told) -> None:
         for entry in adopted.fds.unclaimed()
         if not entry.name.startswith("cpr/")
     ]
+
+    told.record["prepared"] = _prepared(words, plain, names, told)
+
+
+def _prepared(words: list[str], plain: object, names: list[str], told: _Told) -> bytes:
+    """Return what makes the start proper shorter; without it that is an ordinary one."""
+    try:
+        return prepare(words, plain, names)
+    except (OSError, ValueError) as e:
+        told.notes.append(f"the start could not be prepared: {e}")
+        return b""
 
 
 def _protect(adopted: Adopted, loop: Loop, told: _Told) -> None:

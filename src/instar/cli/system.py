@@ -11,11 +11,11 @@ import os
 import sys
 from time import monotonic_ns
 
-from instar import log, signals
+from instar import log, prepared, signals
 from instar._version import VERSION
 from instar.cli.assembly import assemble
 from instar.cli.confine import keep_confinement
-from instar.cli.options import Config, parse
+from instar.cli.options import Config, Request, parse
 from instar.cli.vm import CHILD_PATIENCE_S, Vm
 from instar.cpr.adopted import BRIDGE, REHEARSAL, adopt
 from instar.cpr.errors import CprError, LoadTimeoutError, TakenOverError
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         adopted = adopt()
         if adopted is not None:
             _limit(adopted)
-        config = parse(words)
+        config = _understood(words)
         if not isinstance(config, Config):
             return _print_text(config.topic)
         arrival = _await_descriptors(config, adopted)
@@ -84,6 +84,19 @@ def main(argv: list[str] | None = None) -> int:
         _go_back(adopted, e)
         _refuse(arrival, e)
         raise
+
+
+def _understood(words: list[str]) -> Config | Request:
+    """Return what the command line means; nothing is parsed if the rehearsal has parsed these very words."""
+    known = prepared.config_of(words)
+    if known is not None:
+        from instar.cli.options.plain import from_plain  # noqa: PLC0415 - only a prepared start
+
+        try:
+            return from_plain(known)
+        except (AttributeError, KeyError, TypeError):  # damaged: the words have it
+            pass
+    return parse(words)
 
 
 def _await_descriptors(config: Config, adopted: Adopted | None) -> Arrival | None:

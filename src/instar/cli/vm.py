@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from instar import log
+from instar import log, prepared
 from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
@@ -280,6 +280,7 @@ class Vm:
             self._step(adopted, "mapping memory again", self._refill)
         if adopted is not None and self.config.sandbox.enabled:
             self._step(adopted, "the look at the sandbox", _check_sandbox)
+        prepared.release()
         gc.enable()
 
     def _step(

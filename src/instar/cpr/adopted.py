@@ -32,6 +32,7 @@ FAILED: Final = (
     "INSTAR_CPR_FAILED"  # why this program was executed again; only ever beside VARIABLE
 )
 SCRIPT: Final = "cpr/target"  # a script's own descriptor, for its interpreter
+PREPARED: Final = "cpr/prepared"  # what the rehearsal found out for the start; of no use after it
 BACK: Final = "cpr/back"  # the old program's file
 GUARDIAN: Final = "cpr/guardian"  # our end of the guardian's socket
 KEEPER: Final = "cpr/keeper"  # our end of the pipe of the task that holds the old address space
@@ -103,7 +104,7 @@ class Adopted:
         """
         lease = self.fds.find(LEASE, 0)
         self._tell_guardian(b"off")
-        for name in (GUARDIAN, KEEPER, BACK, SCRIPT):
+        for name in (GUARDIAN, KEEPER, BACK, SCRIPT, PREPARED):
             fd = self.fds.take(name, 0)
             if fd >= 0:
                 os.close(fd)

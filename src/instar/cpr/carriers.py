@@ -68,7 +68,9 @@ class ExecCarrier:
             "path": self._target.path,
             "argv": self._argv,
         }
-        self._memfd = _sealed(encode(record))
+        data = encode(record)
+        header = HEADER.pack(MAGIC, FORMAT, len(data), crc32(data))
+        self._memfd = sealed("instar-cpr", header + data)
         self._inherited = [entry.fd for entry in table.walk()]
 
     @property
@@ -120,10 +122,15 @@ def flush_streams() -> None:
             continue
 
 
-def _sealed(data: bytes) -> int:
-    low = os.memfd_create("instar-cpr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def sealed(name: str, data: bytes) -> int:
+    """Return a memfd, close-on-exec, that has these bytes and will never have others.
+
+    Raises:
+        OSError: no memory or descriptor for it.
+    """
+    low = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        left = memoryview(HEADER.pack(MAGIC, FORMAT, len(data), crc32(data)) + data)
+        left = memoryview(data)
         while left:
             left = left[os.write(low, left) :]
         fcntl.fcntl(low, fcntl.F_ADD_SEALS, SEALS)

@@ -53,12 +53,13 @@ class Answer:
         reads: State name -> (oldest, newest) version that it reads.
         bridges: It can serve as a bridge.
         collects: It collects the end of the task that keeps the old address space.
+        prepared: What its start proper can use (:mod:`instar.prepared`), of no meaning here.
         begun_ns, build_ns, load_ns: From exec to its first own step, making the machine, loading it.
     """
 
     __slots__ = (
-        "begun_ns", "bridges", "build_ns", "collects", "complaints", "load_ns", "lost", "notes", "program", "reads",
-        "release"
+        "begun_ns", "bridges", "build_ns", "collects", "complaints", "load_ns", "lost", "notes", "prepared", "program",
+        "reads", "release",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -68,6 +69,7 @@ class Answer:
         self.notes: list[str] = []
         self.lost: list[str] = []
         self.bridges = False
+        self.prepared = b""
         self.reads: dict[str, tuple[int, int]] = {}
         self.collects = False
         self.begun_ns = self.build_ns = self.load_ns = 0
@@ -300,6 +302,9 @@ def answer_of(data: bytes) -> Answer:
     answer.program = str(fields.get("program", ""))[:100]
     answer.release = str(fields.get("release", ""))[:_MAX_RELEASE]
     answer.bridges = fields.get("bridges") is True
+    prepared = fields.get("prepared")
+    if isinstance(prepared, bytes):
+        answer.prepared = prepared
     answer.complaints = _sentences(fields.get("complaints"))
     answer.notes = _sentences(fields.get("notes"))
     answer.lost = _sentences(fields.get("lost"))

@@ -11,8 +11,8 @@ import os
 from time import monotonic_ns
 
 from instar import log, signals
-from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE
-from instar.cpr.carriers import ExecCarrier
+from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE, PREPARED
+from instar.cpr.carriers import ExecCarrier, sealed
 from instar.cpr.errors import NoKeeperError, StateError, UpdateRefusedError
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.keeper import KEEPERS, Keeper, left
@@ -27,6 +27,7 @@ from instar.migration.pinned import Pinned
 from instar.migration.prediction import predict
 from instar.migration.rehearsal import Rehearsal
 from instar.migration.sections import host_records, losses_of
+from instar.prepared import VARIABLE
 from instar.sandbox.notice import is_confined
 
 TYPE_CHECKING = False
@@ -84,6 +85,7 @@ class Handover:
         self._carrier: ExecCarrier | None = None
         self._lease: Lease | None = None
         self._masked: set[int] | None = None
+        self._prepared = -1  # a memfd, for the start of the new program
         self._rehearsal: Rehearsal | None = None
         self._answer: Answer | None = None
         self._old_answer: Answer | None = None
@@ -121,6 +123,7 @@ class Handover:
         """Forget the program."""
         if self.pinned is not None:
             self.pinned.close()
+        self._keep_prepared(b"")
 
     def begin_digest(self, go_on: Callable[[], object]) -> bool:
         """Read the program for its digest; the rehearsal has told where its release lies.
@@ -286,12 +289,24 @@ class Handover:
         if not report.complaints:
             report.predicted_ns = predicted_ns
         judge(answer, self._command[0], _KEPT)
+        self._keep_prepared(answer.prepared)
         budget_ms = self._budget_ms
         if budget_ms and predicted_ns > budget_ms * 1_000_000:
             raise UpdateRefusedError(
                 f"rehearsal of {self._command[0]}: the pause would be about {predicted_ns / 1e6:.0f} ms, "
                 f"x-update-budget is {budget_ms} ms; {_KEPT}"
             )
+
+    def _keep_prepared(self, data: bytes) -> None:
+        """Keep what the rehearsal found out for the start proper, which goes without if there is no place for it."""
+        if self._prepared >= 0:
+            os.close(self._prepared)
+            self._prepared = -1
+        if data:
+            try:
+                self._prepared = sealed("instar-prepared", data)
+            except OSError as e:
+                self._report.notes.append(f"the start is not prepared: {e.strerror}")
 
     @property
     def needs_old_rehearsal(self) -> bool:
@@ -411,6 +426,8 @@ class Handover:
             raise CommandError("no program was opened")
         migration = self._migration
         fds.save(*MAIN_FD, main, kind="memfd", owner="migration")
+        if self._prepared >= 0:
+            fds.save(PREPARED, 0, self._prepared, kind="memfd", owner="cpr")
         lease = self._hold_lease(fds)
         migration.notifiers.done("cpr-exec")
         self._carrier = ExecCarrier(self.pinned.target, self._command)
@@ -466,7 +483,8 @@ class Handover:
     def execute(self) -> None:
         """Become the next program; returns only by an exception."""
         if self._carrier is not None:
-            self._carrier.execute(os.environ)
+            number = {VARIABLE: str(self._prepared)} if self._prepared >= 0 else {}
+            self._carrier.execute({**os.environ, **number})
 
     def drop(self) -> None:
         """Take the hand-over back."""

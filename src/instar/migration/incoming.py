@@ -9,7 +9,7 @@ import os
 import sys
 from time import monotonic_ns
 
-from instar import log, signals
+from instar import log, prepared, signals
 from instar._version import VERSION
 from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverError
 from instar.cpr.stream import Reader
@@ -246,6 +246,7 @@ class Incoming:
         if runs:
             self._alone(self._machine.resume)
             self.report.resumed_ns = monotonic_ns()
+            self.report.prepared = prepared.was_used()
             self.report.imported = [name for name in sys.modules if name.startswith("instar")]
             self.report.add_phase("resume", start_ns, self.report.resumed_ns)
         else:

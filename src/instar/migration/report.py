@@ -45,18 +45,19 @@ class Report:
         unclaimed: Descriptors of the old program that nobody asked for; closed.
         imported: Modules of ours that the new program had imported when the guest ran again.
         modules, module_bytes: How many these were, and their byte code; -1: not known.
+        prepared: It began with what the rehearsal had found out.
     """
 
     __slots__ = (
-        "back_ns", "began_ns", "bias", "check", "complaints", "digest", "ended_ns", "held_ns", "imported",
-        "mode", "module_bytes", "modules", "new_pid", "new_version", "notes", "old_pid", "old_version",
-        "outcome", "over_ns", "owner", "parts_ns", "phases", "predicted_ns", "program", "ram_bytes", "reason",
-        "resumed_ns", "setup_ns", "stopped_ns", "transferred", "unclaimed",
+        "back_ns", "began_ns", "bias", "check", "complaints", "digest", "ended_ns", "held_ns", "imported", "mode",
+        "module_bytes", "modules", "new_pid", "new_version", "notes", "old_pid", "old_version", "outcome", "over_ns",
+        "owner", "parts_ns", "phases", "predicted_ns", "prepared", "program", "ram_bytes", "reason", "resumed_ns",
+        "setup_ns", "stopped_ns", "transferred", "unclaimed",
     )  # fmt: skip
 
     def __init__(self, mode: str, old_version: str) -> None:
         self.mode = mode
-        self.check = False
+        self.check = self.prepared = False
         self.outcome: Outcome = "running"
         self.owner: Owner = "old"
         self.old_version = old_version
@@ -176,6 +177,7 @@ class Report:
             shown["predicted-pause-us"] = self.predicted_ns // 1000
         if self.modules >= 0:
             shown["modules"], shown["module-bytes"] = self.modules, self.module_bytes
+            shown["prepared"] = self.prepared
         if self.held_ns:
             shown["rehearsal-pause-us"] = self.held_ns // 1000
         shown["phases"] = [{"name": name, "us": took // 1000} for name, _, took in self.phases]

@@ -148,6 +148,9 @@ class UpdateInfo:
         int | None, Arg("Modules that the new program had imported when the guest ran again.")
     ] = None
     module_bytes: Annotated[int | None, Arg("Their byte code.", unit="bytes")] = None
+    prepared: Annotated[
+        bool | None, Arg("It began with byte code and configuration from the rehearsal.")
+    ] = None
     notes: Annotated[list[str] | None, Arg("What the rehearsal said.")] = None
     complaints: Annotated[list[str] | None, Arg("What the rehearsal held against it.")] = None
     unclaimed: Annotated[
