@@ -8,7 +8,7 @@ NEW_STEPS = {
     "exec": "",  # the launcher itself: nothing of us is loaded
     "adopt": "instar.cpr.adopted:adopt",
     "limit": "instar.cli.system:_limit",
-    "parse": "instar.cli.options:parse",
+    "parse": "instar.cli.system:_understood",
     "objects": "instar.cli.vm:Vm.__init__",
     "assemble": "instar.cli.assembly:assemble",
     "host": "instar.migration.migration:Migration.restore_host",

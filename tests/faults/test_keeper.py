@@ -21,7 +21,7 @@ from harness import KEEPER, PATIENCE, Vm, name_of
 from instar.cpr.keeper import Keeper, left
 
 pytest.importorskip("instar.cpr._keeper", reason="the compiled part of the keeper was not built")
-MAIN = "from instar.cli.system import main\nsys.exit(main())\n"
+MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 TOUCHED = 2 << 30  # bytes
 
 

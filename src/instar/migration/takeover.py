@@ -38,7 +38,7 @@ TAKEOVER: Final = (
     Step("exec", "adopt", "instar.cpr.adopted.adopt",
          "the descriptors are found by name, each the file that it was", "guardian: it starts the old program"),
     Step("build", "limit", "instar.cli.system._limit", "an alarm is set for x-update-timeout", WAY_BACK),
-    Step("build", "parse", "instar.cli.options.parse", "the command line is understood", WAY_BACK),
+    Step("build", "parse", "instar.cli.system._understood", "the command line is understood", WAY_BACK),
     Step("build", "assemble", "instar.cli.assembly.assemble", "the machine is made over the descriptors", WAY_BACK),
     Step("build", "host", "instar.migration.migration.Migration.restore_host",
          "connections, monitors and parameters are as they were", WAY_BACK),
