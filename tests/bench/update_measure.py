@@ -51,7 +51,7 @@ def block(
         time.sleep(SETTLE_S)
         for number in range(updates):
             tell(f"update {number + 1} of {updates}")
-            yield timed(vm, case)
+            yield timed(vm, case, tell)
         for number in range(PINGED if wired(case) else 0):
             tell(f"update {number + 1} of {PINGED} with pings")
             yield pinged(vm)
@@ -59,11 +59,13 @@ def block(
         yield cost(vm)
 
 
-def timed(vm: Vm, case: Case) -> dict[str, float]:
+def timed(vm: Vm, case: Case, tell: Callable[[str], None]) -> dict[str, float]:
     """Update a guest that counts and return how long what stood still, in milliseconds."""
     vm.prepare()
     time.sleep(SETTLE_S)
     moments = vm.update()
+    for note in moments.info.get("x-update", {}).get("notes", []):
+        tell(f"the monitor notes: {note}")
     time.sleep(AFTER_S if case.state == "touched" else SETTLE_S)
     return {**seen(vm, moments, case), **told(moments)}
 
