@@ -17,7 +17,7 @@ import struct
 from fault_lane import GUARDIAN, REFUSED, STORMS, UNDONE, UPDATED, WAY_BACK, Case
 from fault_places import CHILD_STEPS, NEW_STEPS, SETTLE_STEPS
 
-from instar.migration.outgoing import EXEC
+from instar.migration.tables import EXEC
 
 RAISED = ("raise", "memory", "ENOSPC", "EMFILE", "ENOMEM", "EPERM")
 ENDED = ("kill", "segv", "end")
@@ -29,6 +29,7 @@ STOPPED = EVENTS.index("stop-vm")
 ARMED = EVENTS.index("arm")
 TRIED = EVENTS.index("new-program")
 GUARDED = EVENTS.index("guardian-ready")
+FOUND = EVENTS.index("guardian-there")
 _BEFORE_US = ("exec", "adopt", "limit")  # steps in which there is no alarm yet
 _ELF = struct.Struct("<16sHHIQQQIHHHHHH")
 _IDENT = b"\x7fELF\x02\x01\x01" + bytes(9)
@@ -102,9 +103,12 @@ def _rehearsals() -> list[Case]:
 
 def _guardians() -> list[Case]:
     """The guardian is killed or stopped."""
-    # That it is gone is noticed when it is to be armed: the guest stands still by then.
-    cases = [(f"old/+{event}", (UPDATED, UNDONE)) for event in EVENTS[GUARDED + 1 : ARMED + 1]]
-    cases.append((f"old/+{EVENTS[GUARDED]}", (UPDATED, REFUSED, UNDONE)))
+    # One that has ended is noticed before the stop, or else when it is to be armed.
+    cases = [
+        (f"old/+{event}", (UPDATED, REFUSED if at <= FOUND else UNDONE))
+        for at, event in enumerate(EVENTS)
+        if GUARDED <= at <= ARMED
+    ]
     cases += [(f"new/{step}", (UPDATED,)) for step in NEW_STEPS]
     return [
         Case(place, f"guardian-{how}", expected)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_layers import LAYERS
 
-from instar.migration.outgoing import EXEC
+from instar.migration.tables import EXEC
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -79,6 +79,14 @@ class GuardianLink:
         if word != b"ready":
             raise UpdateRefusedError("the guardian did not start; the update was not begun")
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not ended; it stays to be reaped."""
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # this program ignores SIGCHLD
+            return os.path.exists(f"/proc/{self.pid}")
+
     def arm(self, numbers: Sequence[int], order: Mapping[str, object]) -> None:
         """Hand over everything that the old program needs to be started again; the time begins to run.
 

@@ -188,6 +188,11 @@ class Handover:
             self._guardian.check_ready()
             self._guardian.socket.settimeout(None)
 
+    def find_guardian(self) -> None:
+        """Refuse if the guardian has ended: nobody would bring the guest back (UpdateRefusedError)."""
+        if self._guardian is not None and not self._guardian.is_there:
+            raise UpdateRefusedError(f"the guardian has ended; {_KEPT}")
+
     def dismiss_guardian(self) -> None:
         """Let the guardian go."""
         guardian, self._guardian = self._guardian, None

@@ -10,24 +10,24 @@ Source: own; order of events and texts as QEMU's.
 from __future__ import annotations
 
 import os
-import stat
 from time import monotonic_ns
 
 from instar import log
 from instar._version import VERSION
 from instar.cpr.errors import CprError
-from instar.cpr.lifecycle import AGAIN, WAIT, Row, Run, Table
+from instar.cpr.lifecycle import AGAIN, WAIT, Run, Table
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.bridge import Crossing
-from instar.migration.channels import Address, open_file
 from instar.migration.copies import guest_things
 from instar.migration.handcheck import check_meeting_point
 from instar.migration.handover import Handover
 from instar.migration.identity import KEY
+from instar.migration.main_channel import MainChannel
 from instar.migration.prediction import bias_after
 from instar.migration.report import Report
 from instar.migration.sections import write_sections
+from instar.migration.tables import CHECK, EXEC, NORMAL
 from instar.sandbox.notice import explained
 
 TYPE_CHECKING = False
@@ -38,62 +38,14 @@ if TYPE_CHECKING:
     from instar.cpr.lifecycle import PhaseEvent
     from instar.cpr.state import Record
     from instar.machine.parts import MemoryBackend
+    from instar.migration.channels import Address
     from instar.migration.migration import Migration
     from instar.migration.parameters import Mode
     from instar.migration.report import Outcome
 
-TURN: Final = 16 << 20  # bytes written in one turn of the main loop
-SPACE: Final = (
-    1 << 20
-)  # bytes a state without RAM may take; asked of the file system before the guest stops
 _UNREHEARSED: Final = (
     "no rehearsal: states are written in this program's versions, an older one may refuse them"
 )
-
-_ASK: Final = (
-    Row("prepare", "blockers", "check_blockers"),
-    Row("prepare", "target", "open_target", "close_target"),
-    Row("prepare", "notify", "notify_setup", "notify_failed"),
-)
-_TRY: Final = (
-    Row("prepare", "channel", "open_channel", "close_channel"),
-    Row("prepare", "accepted", "leave_to_loop"),
-    Row("rehearse", "permission", "ask_permission", "end_asking"),
-    Row("rehearse", "permitted", "check_permission"),
-    Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
-    Row("rehearse", "guardian-ready", "check_guardian"),
-    Row("rehearse", "new-program", "rehearse_new", "end_rehearsal"),
-    Row("rehearse", "new-program-older", "rehearse_older", "end_rehearsal"),
-    Row("rehearse", "new-program-answered", "judge_new"),
-    Row("rehearse", "old-program", "rehearse_old", "end_rehearsal"),
-    Row("rehearse", "old-program-answered", "judge_old"),
-    Row("rehearse", "digest", "begin_digest", "end_digest"),
-    Row("rehearse", "digest-known", "check_digest"),
-    Row("rehearse", "bridge", "start_bridge", "end_bridge"),
-    Row("rehearse", "bridge-ready", "check_bridge"),
-)
-_BEGIN: Final = (
-    *_ASK,
-    Row("prepare", "setup", "begin_setup"),
-    *_TRY,
-)
-_SAVE: Final = (
-    Row("stop", "stop-vm", "stop_vm", "resume_vm"),
-    Row("stop", "bridge-over", "go_over", "come_back"),
-    Row("save", "active", "begin_active"),
-    Row("save", "pre-switchover", "wait_if_asked"),
-    Row("save", "device", "save_devices"),
-    Row("save", "write", "write_some"),
-)
-EXEC: Final = Table(
-    *_BEGIN,
-    Row("rehearse", "keeper", "start_keeper", "end_keeper"),
-    *_SAVE,
-    Row("exec", "arm", "arm", "drop_carrier"),
-    Row("exec", "exec", "execute"),
-)
-CHECK: Final = Table(*_ASK, *_TRY, Row("rehearse", "checked", "end_check"))
-NORMAL: Final = Table(*_BEGIN, *_SAVE, Row("settle", "complete", "complete"))
 
 
 class Outgoing:
@@ -138,10 +90,7 @@ class Outgoing:
             migration, self._command, self.report, budget_ms=budget_ms, derived=self._derived
         )
         self._crossing = Crossing(migration, self.report)
-        self._channel = -1
-        self._main = -1  # cpr-exec: the memfd that goes along
-        self._created = False
-        self._size = -1  # of a file that was there before, bytes
+        self._main = MainChannel(address)
         self._fds = migration.fds
         if table is None:
             table = CHECK if check else EXEC if self._leaves else NORMAL
@@ -281,43 +230,11 @@ class Outgoing:
 
     def open_channel(self) -> None:
         """Open the main channel and make sure that there is room."""
-        address = self._address
-        try:
-            if self._leaves:
-                self._main = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
-            if not address.path:
-                return
-            self._open_file(address.path)
-            info = os.fstat(self._channel)
-            if stat.S_ISREG(info.st_mode):
-                self._size = info.st_size
-                if self._mode != "normal":
-                    _reserve(self._channel, address.offset)
-        except OSError as e:
-            raise HostError(
-                f"cannot open migration file {address.path}: {os.strerror(e.errno or 0)}"
-            ) from e
-
-    def _open_file(self, path: str) -> None:
-        try:
-            self._channel = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            self._created = True
-        except FileExistsError:
-            self._channel = open_file(path, os.O_WRONLY)
+        self._main.open(along=self._leaves, reserve=self._mode != "normal")
 
     def close_channel(self) -> None:
         """Close the channel; remove a file that this migration made, give one that was there its size back."""
-        if self._main >= 0:
-            os.close(self._main)
-            self._main = -1
-        if self._channel >= 0:
-            if self._size >= 0 and not self._created:
-                os.ftruncate(self._channel, self._size)
-            os.close(self._channel)
-            self._channel = -1
-        if self._created:
-            self._created = False
-            _remove(self._address.path)
+        self._main.close()
 
     def leave_to_loop(self) -> str:
         """Answer the client; the main loop goes on."""
@@ -424,6 +341,10 @@ class Outgoing:
         """End it."""
         self._crossing.end()
 
+    def find_guardian(self) -> None:
+        """Refuse if the guardian has ended meanwhile: the guest has not been stopped yet."""
+        self._handover.find_guardian()
+
     def end_check(self) -> str:
         """Nothing stands against it: that was all that was asked. In the next turn all is undone."""
         self.report.end("ready")
@@ -489,8 +410,8 @@ class Outgoing:
         migration = self._migration
         self._fds = migration.fds.copy()
         self._writer = Writer(
-            self._main if self._leaves else self._channel,
-            offset=0 if self._leaves else self._address.offset,
+            self._main.fd,
+            offset=self._main.offset,
             program=VERSION,
             mode=self._mode,
             info=self._manifest_info(),
@@ -514,17 +435,8 @@ class Outgoing:
 
     def write_some(self) -> str | None:
         """Write one turn's worth to the channel."""
-        try:
-            if not self._writer.step(TURN):
-                return AGAIN
-            if self._leaves and self._channel >= 0:
-                _copy(self._main, self._channel, self._address.offset)
-            if self._channel >= 0 and stat.S_ISREG(os.fstat(self._channel).st_mode):
-                os.ftruncate(self._channel, self._address.offset + self._writer.written)
-        except OSError as e:
-            raise HostError(
-                f"Unable to write to file {self._address.path}: {os.strerror(e.errno or 0)}"
-            ) from e
+        if not self._main.write_some(self._writer):
+            return AGAIN
         self.report.transferred = self._writer.written
         return None
 
@@ -532,7 +444,7 @@ class Outgoing:
 
     def arm(self) -> None:
         """Write down what the next program gets; from here on the guardian would start this one again."""
-        self._handover.prepare(self._fds, self._main, self.report, self._crossing)
+        self._handover.prepare(self._fds, self._main.memfd, self.report, self._crossing)
 
     def execute(self) -> None:
         """Replace this program; returns only by an exception."""
@@ -547,10 +459,8 @@ class Outgoing:
 
     def complete(self) -> None:
         """Give the disks up for the other side and end; the machine stays stopped."""
-        self._sync()
-        os.close(self._channel)
-        self._channel = -1
-        self._created = False
+        self._main.sync()
+        self._main.keep()
         self._machine.release_disks()
         self._machine.set_runstate("postmigrate")
         self.report.ended_ns = monotonic_ns()
@@ -558,42 +468,7 @@ class Outgoing:
         self._migration.set_status("completed")
         log.release()
 
-    def _sync(self) -> None:
-        """Bring what was written to the disk."""
-        os.fsync(self._channel)
-
 
 def _own(error: Exception) -> Exception:
     """Return our own error, which says it all, where the engine wrapped it."""
     return error.__cause__ if isinstance(error.__cause__, InstarError) else error
-
-
-def _copy(source: int, target: int, offset: int) -> None:
-    """Write all of a memfd to a file, from ``offset`` on."""
-    data = memoryview(os.pread(source, os.fstat(source).st_size, 0))
-    while data:
-        count = os.pwrite(target, data, offset)
-        offset += count
-        data = data[count:]
-
-
-def _remove(path: str) -> None:
-    """Remove a file; that it cannot be removed is no reason to lose the reason of the failure."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:  # somebody did it: nothing left to undo
-        return
-    except OSError as e:
-        log.warning(f"migration file {path}: {os.strerror(e.errno or 0)}; it was not removed")
-
-
-def _reserve(fd: int, offset: int) -> None:
-    """Make the file system find the room now, while the guest runs; those that cannot tell are trusted."""
-    try:
-        os.posix_fallocate(fd, offset, SPACE)
-    except OSError as e:
-        if e.strerror and e.errno not in _CANNOT_TELL:
-            raise
-
-
-_CANNOT_TELL: Final = (95, 22, 19)  # EOPNOTSUPP, EINVAL, ENODEV

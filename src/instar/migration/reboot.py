@@ -51,7 +51,7 @@ class Reboot(Outgoing):
     def complete(self) -> None:
         """Leave the memory; the machine stays stopped unless somebody lets it go on before another program does."""
         left, nonce = self._left(), self._handover.nonce
-        self._sync()
+        self._main.sync()
         left_memory.leave(left, nonce)
         super().complete()
 

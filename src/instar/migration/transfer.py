@@ -127,9 +127,7 @@ class Transfer(Outgoing):
             if sock is not None:
                 sock.close()
         self._cpr = self._line = None
-        if self._main >= 0:
-            os.close(self._main)
-            self._main = -1
+        self._main.close()
         if self._migration.contest is None:
             self._let_go()
 
@@ -224,13 +222,13 @@ class Transfer(Outgoing):
         """Collect all state."""
         log.hold()
         self._migration.set_status("device")
-        self._main = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
+        self._main.make_memfd()
         info: Record = {
             "nonce": self._nonce,
             KEY: self._migration.identity.to_record(),
             "report": self.report.to_record(),
         }
-        writer = Writer(self._main, program=VERSION, mode=self._mode, info=info)
+        writer = Writer(self._main.memfd, program=VERSION, mode=self._mode, info=info)
         migration = self._migration
         things = [
             migration.ram_box,
@@ -250,7 +248,7 @@ class Transfer(Outgoing):
     def send_state(self) -> str:
         """Send the state, and wait until the target says that it has taken over."""
         line = _open(self._line)
-        return self._wait_for(line, FileSender(line, self._nonce.encode(), self._main).send)
+        return self._wait_for(line, FileSender(line, self._nonce.encode(), self._main.memfd).send)
 
     def judge_answer(self) -> None:
         """Believe the lease, not the answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from instar.cpr.lifecycle import PHASES
-from instar.migration.outgoing import CHECK, EXEC, NORMAL
+from instar.migration.tables import CHECK, EXEC, NORMAL
 from instar.migration.takeover import IF_LOST, TAKEOVER
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HEAD: Final = """\
 # An update, step by step
 
-Written by `tools/gen_docs.py` from the tables in `src/instar/cpr/lifecycle.py`, `src/instar/migration/outgoing.py`
+Written by `tools/gen_docs.py` from the tables in `src/instar/cpr/lifecycle.py`, `src/instar/migration/tables.py`
 and `src/instar/migration/takeover.py`. Why it is so: [0008](../decisions/0008-an-update-that-cannot-lose-the-vm.md).
 
 `update [-d] [--check] [program]` (HMP), `x-update` (QMP) and `instar update VM [PROGRAM]` make the new command line

@@ -7,7 +7,7 @@ import importlib
 import pytest
 
 from instar.cpr.lifecycle import PHASES
-from instar.migration.outgoing import CHECK, EXEC
+from instar.migration.tables import CHECK, EXEC
 from instar.migration.takeover import IF_LOST, TAKEOVER
 
 ORDER = ["exec", "build", *(name for name, *_ in PHASES if name in ("load", "resume", "settle"))]
