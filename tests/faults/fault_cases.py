@@ -103,9 +103,9 @@ def _rehearsals() -> list[Case]:
 
 def _guardians() -> list[Case]:
     """The guardian is killed or stopped."""
-    # One that has ended is noticed before the stop, or else when it is to be armed.
+    # One that has ended is noticed before the stop; a signal may take a moment, and then when it is to be armed.
     cases = [
-        (f"old/+{event}", (UPDATED, REFUSED if at <= FOUND else UNDONE))
+        (f"old/+{event}", (UPDATED, REFUSED, UNDONE) if at <= FOUND else (UPDATED, UNDONE))
         for at, event in enumerate(EVENTS)
         if GUARDED <= at <= ARMED
     ]
