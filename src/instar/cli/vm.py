@@ -281,6 +281,7 @@ class Vm:
         if adopted is not None and self.config.sandbox.enabled:
             self._step(adopted, "the look at the sandbox", _check_sandbox)
         prepared.release()
+        self._step(adopted, "waiting for a guest", self.migration.warmed_up)
         gc.enable()
 
     def _step(

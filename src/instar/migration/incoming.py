@@ -227,6 +227,7 @@ class Incoming:
         reads = {
             cls.state_name: [cls.state_oldest, cls.state_version] for cls in self._vcpu_classes()
         }
+        self._machine.vcpus.get_ready()  # while the guest still runs
         answer = Bridge(fd, 0).take_back(reads)
         loaded.replace(read_records(answer.get("states"), self._machine.vcpu_states))
         back_ns = answer.get("stopped-ns")

@@ -14,7 +14,7 @@ from instar.cpr.blockers import Blockers
 from instar.cpr.errors import CprError, TakenOverError, TargetError
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.notifiers import Notifiers
-from instar.errors import CommandError, InstarError
+from instar.errors import CommandError, HostError, InstarError
 from instar.migration.channels import BRIDGE, MAIN_FD, Address, SocketAddress, resolve
 from instar.migration.identity import Identity
 from instar.migration.incoming import Incoming
@@ -118,6 +118,10 @@ class Migration:
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
         self._arrival: Arrival | None = None  # cpr-transfer: who waits for the state
+        self._warm = False
+        self._when_warm: Callable[[], object] | None = (
+            None  # ... and begins to when this program has settled
+        )
         # When this program became the owner; -1: it has not, or not yet looked.
         self._lease_count = -1
         self.handed_over = ""  # a sentence, once another program has the guest
@@ -410,8 +414,29 @@ class Migration:
                 self.status_machine.set("active")
                 self.incoming_failed(e)
 
-        arrival.listen(main, arrived)
         self._waiting = False
+        self._when_warm = lambda: arrival.listen(main, arrived)
+        if self._warm:
+            self._begin_to_listen()
+
+    def warmed_up(self) -> None:
+        """Nothing is left to do that the guest would wait for: a source may send its state now."""
+        self._warm = True
+        if self._when_warm is not None:
+            try:
+                self._begin_to_listen()
+            except HostError as e:
+                self.incoming_failed(e)
+
+    def _begin_to_listen(self) -> None:
+        assert self._when_warm is not None
+        listen, self._when_warm = self._when_warm, None
+        try:
+            self.machine.vcpus.get_ready()
+            listen()
+        except BaseException:
+            self._waiting = True
+            raise
 
     def rehearse_incoming(self) -> Tried:
         """Load the machine from what was handed over and save it again; nothing runs, and nobody is told.
