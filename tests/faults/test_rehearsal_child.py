@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import stat
 import sys
 from pathlib import Path
 
 import pytest
 
-from harness import Vm
+from harness import QmpError, Vm
 
 
 @pytest.fixture
@@ -51,6 +53,14 @@ def left_behind(vm: Vm) -> list[str]:
         except OSError:  # it ended, or is none of ours
             continue
     return found
+
+
+def runs(pid: str) -> bool:
+    """Whether the process is there, and no zombie that init has not come to yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 ENDS = {
@@ -115,6 +125,34 @@ def test_program_without_rehearsals_takes_nothing_and_changes_nothing(
         assert (log.read_bytes(), pid.read_text()) == (b"kept", f"{vm.process.pid}\n")
         assert vm.children() == children
         assert os.path.exists(vm.folder / "qmp")
+
+
+STAY = {
+    "in its group": "sleep 1000",
+    "in another session, without the environment": "setsid env -i sleep 1000",
+}
+
+
+@pytest.mark.parametrize("started", STAY.values(), ids=STAY)
+def test_wrapper_that_leaves_a_process_with_the_descriptors_is_refused(vm: Vm, started) -> None:
+    wrapper = script(vm, f'{started} </dev/null >/dev/null 2>&1 & exec {vm.argv[0]} "$@"')
+    told = re.search(r"process (\d+) \(\w+\), which it started, goes on", refused(vm, wrapper))
+    assert told is not None
+    assert not runs(told[1])
+
+
+def test_rehearsals_that_are_short_of_descriptors_leave_none_open(vm: Vm) -> None:
+    vm.update()
+    before = vm.footprint()
+    few = len(os.listdir(f"/proc/{vm.process.pid}/fd")) + 12
+    soft, hard = resource.prlimit(vm.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(vm.process.pid, resource.RLIMIT_NOFILE, (few, hard))
+    for _ in range(3):
+        with pytest.raises(QmpError, match=f"the limit of open files is {few}"):
+            vm.update()
+        assert vm.footprint() == before
+    resource.prlimit(vm.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    vm.update()
 
 
 def test_wrapper_that_is_a_shell_script_is_accepted(vm: Vm) -> None:

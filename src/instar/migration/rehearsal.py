@@ -11,14 +11,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from errno import EMFILE, ENFILE, ENOMEM
+from resource import RLIMIT_NOFILE, getrlimit
 from stat import S_ISREG
 from time import monotonic_ns
 
-from instar import sandbox
+from instar import log, sandbox
 from instar.cpr.adopted import REHEARSAL
 from instar.cpr.carriers import ExecCarrier
-from instar.cpr.errors import CprError
+from instar.cpr.errors import CprError, UpdateRefusedError
 from instar.cpr.rehearsal import REPORT, Answer, answer_of, last_words
+from instar.migration.stragglers import complaint, end_writers, writers_of
 from instar.sandbox.rehearsal import filters_for_anybody
 
 TYPE_CHECKING = False
@@ -36,10 +39,11 @@ if TYPE_CHECKING:
 MARK: Final = "INSTAR_CPR_MARK"  # variable that all processes of one rehearsal have
 _READ_ONLY: Final = ("memory", "block", "memfd", "inflight")  # kinds of descriptors
 _MAX_REPORT: Final = 1 << 22  # bytes
-_MAX_ENVIRON: Final = 1 << 21  # bytes
 _PIECE: Final = 1 << 16  # bytes read at once, and kept of what is only said
 _ENDING_NS: Final = 2_000_000_000  # a child that has answered may take so long to end
 _LAUNCHER: Final = os.path.join(os.path.dirname(sandbox.__file__), "launch.py")
+_ALIVE: Final = "what it left behind could not be ended and goes on with the guest's descriptors"
+_SHORT: Final = (EMFILE, ENFILE, ENOMEM)
 _SIGKILL: Final = 9
 _STDERR: Final = 2
 
@@ -77,6 +81,7 @@ class Rehearsal:
         )  # what the child wrote to standard output and error
         self._timer: Timer | None = None
         self._late = False
+        self._left = False  # somebody could not be ended
         self._notes: list[str] = []  # what people should know of its filters
 
     def start(self, fds: Fds, info: Record) -> None:
@@ -87,8 +92,23 @@ class Rehearsal:
             info: As an update would tell.
 
         Raises:
-            CprError, OSError: It cannot be started; nothing is left behind.
+            CprError: It cannot be started; nothing is left behind.
         """
+        try:
+            self._begin(fds, info)
+            self._timer = self._loop.call_later(self._limit_ns, self._too_long)
+            self._loop.watch(self._pidfd, readable=self._ended)
+            self._pipe.watch()
+            self._said.watch(last=False)
+        except OSError as e:
+            self.stop()
+            raise _not_started(e, self._argv[0]) from e
+        except BaseException:
+            self.stop()
+            raise
+
+    def _begin(self, fds: Fds, info: Record) -> None:
+        """Start the child; of what was made for it alone nothing is open afterwards, so that its pipes can end."""
         carrier = ExecCarrier(self._target, self._argv)
         handed: list[int] = []  # copies that are the child's alone
         try:
@@ -100,17 +120,10 @@ class Rehearsal:
             carrier.save(fds, {**info, "started-ns": began_ns})
             actions = self._actions(fds, carrier, handed)
             self._spawn(carrier, actions)
-        except BaseException:
-            self.stop()
-            raise
         finally:
             carrier.drop()
             for fd in handed:
                 os.close(fd)
-        self._timer = self._loop.call_later(self._limit_ns, self._too_long)
-        self._loop.watch(self._pidfd, readable=self._ended)
-        self._pipe.watch()
-        self._said.watch(last=False)
 
     def _actions(self, fds: Fds, carrier: ExecCarrier, handed: list[int]) -> list[Action]:
         """Return what is done to descriptors between fork and exec; what is made for that is added to ``handed``."""
@@ -171,10 +184,16 @@ class Rehearsal:
             self._loop.unwatch(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-        if self._pipe.held_by_others():
-            self._hunt()
-        self._pipe.close()
-        self._said.close()
+        try:
+            for source in (self._pipe, self._said):
+                if not source.end_writers():
+                    self._left = True
+        except OSError as e:
+            self._left = True
+            log.error(f"what a rehearsal of {self._argv[0]} left behind cannot be looked for: {e}")
+        finally:
+            self._pipe.close()
+            self._said.close()
 
     def _stop_listening(self) -> None:
         if self._timer is not None:
@@ -203,7 +222,12 @@ class Rehearsal:
         self._pipe.drain()
         self._said.drain()
         answer = self._answer()
+        expected = not self._late and not self._pipe.flooded and not self._said.flooded
+        if expected and self._pipe.held_by_others():
+            answer.complaints = [*answer.complaints, complaint(self._pipe.writers())]
         self.stop()
+        if self._left:
+            answer.complaints = [*answer.complaints, _ALIVE]
         self._on_answer(answer)
 
     def _answer(self) -> Answer:
@@ -221,16 +245,6 @@ class Rehearsal:
                 answer.complaints = [f"its answer makes no sense: {e}"]
         answer.notes = [*self._notes, *answer.notes]
         return answer
-
-    def _hunt(self) -> None:
-        """End processes that the child left behind outside its group: they have its environment."""
-        mark = self._mark.encode()
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) == os.getpid():
-                continue
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read(_MAX_ENVIRON).split(b"\0"):
-                    os.kill(int(name), _SIGKILL)
 
 
 class _Source:
@@ -280,6 +294,20 @@ class _Source:
         self.drain()
         return self._fd >= 0 and not self.ended
 
+    def writers(self) -> dict[int, str]:
+        """Return who could still write (see :func:`writers_of`); nobody, if that cannot be found out."""
+        with contextlib.suppress(OSError):
+            return writers_of(self._fd)
+        return {}
+
+    def end_writers(self) -> bool:
+        """End those; returns whether nobody is left.
+
+        Raises:
+            OSError: This program has no descriptor left to look with.
+        """
+        return not self.held_by_others() or end_writers(self._fd, self.held_by_others)
+
     def close(self) -> None:
         """Close this end."""
         if self._fd >= 0:
@@ -315,5 +343,17 @@ def _opened_again(entry: Entry) -> int:
     try:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
         return os.open(f"/proc/self/fd/{entry.fd}", flags)
-    except OSError:  # given by somebody who may open more than we
-        return -1
+    except OSError as e:
+        if e.errno in _SHORT:  # not the very one, which can be written to
+            raise
+        return -1  # given by somebody who may open more than we
+
+
+def _not_started(error: OSError, program: str) -> UpdateRefusedError:
+    """Return why a rehearsal did not begin, with the limit that was met."""
+    why = error.strerror or str(error)
+    if error.errno == EMFILE:
+        why += f" (the limit of open files is {getrlimit(RLIMIT_NOFILE)[0]})"
+    return UpdateRefusedError(
+        f"rehearsal of {program}: it cannot be started: {why}; the guest was not stopped"
+    )
