@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from instar.cpr.adopted import Adopted
 
+NOT_ON_DISK: Final = "this release is not on the disk any more"
 _FIRST_FREE: Final = 3
+_HELPERS: Final = ("guardian.py", "probe.py")
 
 
 class OwnProgram:
@@ -139,6 +141,20 @@ def stamp(target: Target) -> tuple[int, ...]:
     """Return what changes when another file lies there, or this one is written to."""
     found = os.fstat(target.fd)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def check_release() -> None:
+    """Check that the files of this release are where they were: an update needs helpers of its own.
+
+    Raises:
+        TargetError: They are not; nothing was changed.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name in _HELPERS:
+        if not os.path.exists(os.path.join(here, name)):
+            error = TargetError(f"{NOT_ON_DISK}: {here} has no {name}; nothing was changed")
+            error.add_note("put the files of this version back where they were, and update then")
+            raise error
 
 
 def release() -> str:

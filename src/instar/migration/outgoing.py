@@ -16,6 +16,7 @@ from instar import log
 from instar._version import VERSION
 from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Run, Table
+from instar.cpr.own import check_release
 from instar.cpr.stream import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.bridge import Crossing
@@ -203,6 +204,7 @@ class Outgoing:
             return
         if not self._command:
             raise CommandError("cpr-exec mode requires setting cpr-exec-command")
+        check_release()
         self._handover.open_target()
         if self._derived:
             return

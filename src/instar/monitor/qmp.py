@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from instar.monitor.context import Context
 
 _KEYS: Final = frozenset({"execute", "arguments", "id"})
+_PACKAGE: Final = __name__.partition(".")[0] + "."
 
 
 class QmpSession:
@@ -170,6 +171,9 @@ def error(exc: BaseException) -> dict[str, str]:
         return {"class": exc.qmp_class, "desc": explained(exc)}
     if isinstance(exc, InstarError | CprError):
         return {"class": "GenericError", "desc": explained(exc)}
+    if isinstance(exc, ImportError) and (exc.name or "").startswith(_PACKAGE):
+        gone = f"this release is not on the disk any more: {exc.name} cannot be loaded; the guest goes on"
+        return {"class": "GenericError", "desc": gone}
     last = traceback.extract_tb(exc.__traceback__)[-1]
     where = f"{last.name}, line {last.lineno}"
     return {

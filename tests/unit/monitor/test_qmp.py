@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monitor_fakes import FakeContext
 
 from instar.monitor import commands
-from instar.monitor.qmp import QmpSession
+from instar.monitor.qmp import QmpSession, error
 from instar.monitor.schema import schema
 from instar.monitor.state import MAX_INPUT
 
@@ -118,6 +118,11 @@ def test_bug_in_a_command_is_an_error_reply(session, context, capfd) -> None:
     assert reply["error"]["desc"].startswith("internal bug (AttributeError in ")
     assert reply["id"] == 3
     assert "internal bug" in capfd.readouterr().err
+
+
+def test_module_of_ours_that_is_gone_from_the_disk_is_no_bug() -> None:
+    gone = ModuleNotFoundError("No module named 'instar.x'", name="instar.x")
+    assert error(gone)["desc"].startswith("this release is not on the disk any more: instar.x ")
 
 
 def test_event_is_sent_only_after_negotiation(context, session) -> None:
