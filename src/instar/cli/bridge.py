@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from instar.cpr.state import Record
     from instar.stateful import Stateful
 
-_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 _NEVER: Final = -1
 _FAILED: Final = 1
 
@@ -153,8 +152,8 @@ def serve(words: list[str]) -> int:
     Args:
         words: The command line of the machine that the new program will be.
     """
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    # Whatever would end this process would end the guest: nothing is let in. (SIGKILL is, as with every monitor.)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     fd, ram_fd = (int(number) for number in os.environ.pop(BRIDGE).split(","))
     os.set_inheritable(fd, False)  # noqa: FBT003 - positional only
     try:

@@ -14,9 +14,9 @@ from time import monotonic_ns
 from zlib import crc32
 
 from instar.cpr.encoding import decode
-from instar.cpr.errors import CprError, PeerError
+from instar.cpr.errors import CprError, PeerError, TakenOverError
 from instar.cpr.fds import Fds, set_cloexec
-from instar.cpr.lease import DECISION, Lease
+from instar.cpr.lease import DECISION, WORK, Lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,10 +91,32 @@ class Adopted:
         Raises:
             TakenOverError: The guardian has decided otherwise; end at once, and touch nothing.
         """
-        fd = self.fds.find(LEASE, 0)
+        fd, count = self.fds.find(LEASE, 0), self.info.get("count")
         if fd >= 0:
-            Lease(fd).commit()
+            self._decide(Lease(fd), count if isinstance(count, int) else -1)
         self.committed = True
+
+    def _decide(self, shared: Lease, count: int) -> None:
+        """Take the lease with an open file of our own.
+
+        The one that came is shared with all that inherited it: a launcher that starts this program twice, or again, or
+        leaves something behind. A lock of it would be everybody's, and would outlive this process.
+        """
+        own = shared.reopen()
+        try:
+            try:
+                own.commit(count)
+            except TakenOverError:
+                if not self.failed:
+                    raise
+                # The guardian has decided and become this program; its open file is no one else's.
+                shared.commit(count)
+                return
+            shared.unlock(WORK)
+            os.dup2(own.fd, shared.fd, inheritable=False)
+            shared.lock(WORK)
+        finally:
+            os.close(own.fd)
 
     def settle(self) -> int:
         """Drop what only a way back needed; after :meth:`commit`, when there is time.

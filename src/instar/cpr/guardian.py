@@ -39,7 +39,6 @@ _COUNT_AT: Final = 8
 _WORK: Final = 0
 _DECISION: Final = 1
 _LOOK_AGAIN_MS: Final = 50
-_LOOKS: Final = 200
 
 
 class Guardian:
@@ -51,7 +50,7 @@ class Guardian:
         self.process = os.pidfd_open(pid)
         self.fds: dict[int, int] = {}  # the old program's number -> ours
         self.order: dict[str, object] = {}  # of the word arm
-        self.lease = -1
+        self.lease = self.shared = -1
         self.deadline_ns = -1
 
     def run(self) -> None:
@@ -104,9 +103,8 @@ class Guardian:
     def _arm(self, order: dict[str, object]) -> None:
         self.order = order
         # Opened anew: a contender for the lease. The one that came would keep the old program's lock when that dies.
-        shared = self.fds[_int(order["lease"])]
-        self.lease = os.open(f"/proc/self/fd/{shared}", os.O_RDWR)
-        os.close(shared)
+        self.shared = self.fds[_int(order["lease"])]
+        self.lease = os.open(f"/proc/self/fd/{self.shared}", os.O_RDWR)
         self.fds[_int(order["lease"])] = self.lease
         self._set_deadline()
 
@@ -136,13 +134,21 @@ class Guardian:
             self.sock.settimeout(0)
             if self._last_words():
                 return
-        if not self.order or self._count() != self.order["count"]:
-            return  # it had gone on: what we have is stale
-        for _ in range(_LOOKS):
-            if self._lock(_DECISION) and self._lock(_WORK):
+        # Whoever holds the decision goes on at once, which the count tells, or dies: there is no reason to give up.
+        while self.order and self._count() == self.order["count"]:
+            if self._lock(_DECISION) and self._count() == self.order["count"]:
+                self._take_work()
                 self._become_the_old_program()
             time.sleep(_LOOK_AGAIN_MS / 1000)
-        say("another process holds the lease of the dead one; nothing was started")
+
+    def _take_work(self) -> None:
+        """Take the work from the dead program's open file, which something that it started may have, too.
+
+        With the decision ours nobody who has it can go on with the guest.
+        """
+        self._set_lock(_WORK, fcntl.F_UNLCK, self.shared)
+        self._lock(_WORK)
+        os.close(self.shared)
 
     def _last_words(self) -> bool:
         """Take what was still said; true if there was nothing to guard any more."""
@@ -174,10 +180,10 @@ class Guardian:
     def _lock(self, byte: int) -> bool:
         return self._set_lock(byte, fcntl.F_WRLCK)
 
-    def _set_lock(self, byte: int, kind: int) -> bool:
+    def _set_lock(self, byte: int, kind: int, fd: int = -1) -> bool:
         lock = _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0)
         try:
-            fcntl.fcntl(self.lease, fcntl.F_OFD_SETLK, lock)
+            fcntl.fcntl(self.lease if fd < 0 else fd, fcntl.F_OFD_SETLK, lock)
         except OSError as exc:
             if exc.errno in (errno.EAGAIN, errno.EACCES):
                 return False

@@ -270,10 +270,11 @@ class _Update:
             KEEPERS: list(self._hand_on_keepers()),
             "back": {"argv": list(own.argv), "path": own.target.path},
         }
+        self._lease = Lease.create()
+        self._lease.lock(WORK)
+        self._fds.save(LEASE, 0, self._lease.fd, kind="lease", owner="cpr")
+        info["count"] = self._lease.count
         if self._guardian is not None:
-            self._lease = Lease.create()
-            self._lease.lock(WORK)
-            self._fds.save(LEASE, 0, self._lease.fd, kind="lease", owner="cpr")
             self._fds.save(GUARDIAN, 0, self._guardian.socket.fileno(), kind="socket", owner="cpr")
             info["guardian"] = self._guardian.pid
         self._carrier = ExecCarrier(self._target, self._argv)

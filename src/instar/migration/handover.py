@@ -445,6 +445,7 @@ class Handover:
             "nonce": self.nonce,
             KEY: migration.identity.to_record(),
             "pid": os.getpid(),
+            "count": lease.count,
             "limit-ms": migration.settings.timeout_ms,
             "exec-allow": list(migration.host.exec_allow),
             "sandbox": is_confined(),

@@ -11,7 +11,7 @@ from time import monotonic_ns
 
 from instar import log, prepared, signals
 from instar._version import VERSION
-from instar.cpr.errors import StateCorruptError, StateInvalidError, TakenOverError
+from instar.cpr.errors import PeerError, StateCorruptError, StateInvalidError, TakenOverError
 from instar.cpr.stream import Reader
 from instar.errors import CommandError, HostError
 from instar.migration.channels import BRIDGE, MAIN_FD, open_file
@@ -228,7 +228,10 @@ class Incoming:
             cls.state_name: [cls.state_oldest, cls.state_version] for cls in self._vcpu_classes()
         }
         self._machine.vcpus.get_ready()  # while the guest still runs
-        answer = Bridge(fd, 0).take_back(reads)
+        try:
+            answer = Bridge(fd, 0).take_back(reads)
+        except PeerError as e:
+            raise PeerError(f"{e}; the guest's vCPUs ran there and are lost with it") from e
         loaded.replace(read_records(answer.get("states"), self._machine.vcpu_states))
         back_ns = answer.get("stopped-ns")
         self.report.back_ns = back_ns if isinstance(back_ns, int) else monotonic_ns()
