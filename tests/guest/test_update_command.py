@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness import PROGRAM, Console, Qmp, QmpError, Vm
+from instar.cli import update as the_tool
+from instar.errors import HostError
 
 TOOL = PROGRAM.with_name("instar")
 STREAM = "type=stream,id={},addr.type=unix,addr.path={}/net,reconnect-ms=100"
@@ -295,6 +298,20 @@ def test_update_that_is_lost_tells_that_the_guardian_started_the_old_program(
     assert report["new-pid"] != vm.process.pid
     assert update(vm)["old-pid"] == report["new-pid"]
     vm.qmp.command("quit")
+
+
+def test_tool_gives_up_on_a_socket_that_serves_somebody_else(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(the_tool, "_SILENCE_S", 0.05)
+    monkeypatch.setattr(the_tool, "_FIRST_S", 0.2)
+    path = str(tmp_path / "qmp")
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(path)
+        busy.listen(4)
+        with pytest.raises(HostError, match=r"no QMP greeting within 0\.2 s; nothing was asked"):
+            the_tool.Client(path)
+    assert capsys.readouterr().err.count("another one may be connected; waiting") == 1
 
 
 def tool(vm: Vm, *words: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ Source: own.
 from __future__ import annotations
 
 import os
+from stat import S_ISBLK, S_ISDIR, S_ISREG
 from struct import Struct
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from zlib import crc32
@@ -114,10 +115,21 @@ def _open(name: str) -> int:
             raise ConfigError(f"{name}: the number of an open descriptor is needed")
         return int(number)
     try:
-        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        # A pipe that nobody writes to would be waited for, and a terminal could become ours.
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as e:
         why = e.strerror if isinstance(e, OSError) else str(e)
         raise HostError(f"cannot open {name}: {why}") from e
+    mode = os.fstat(fd).st_mode
+    if S_ISREG(mode) or S_ISBLK(mode):
+        return fd
+    os.close(fd)
+    error = HostError(
+        f"cannot read {name}: Is a directory"
+        if S_ISDIR(mode)
+        else f"cannot read {name}: it is no file"
+    )
+    raise error.hint("- reads standard input, fd:N an open descriptor, both of any kind")
 
 
 def _look(report: Report, fd: int, offset: int, only: str | None) -> None:

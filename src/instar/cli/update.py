@@ -21,10 +21,17 @@ if TYPE_CHECKING:
 
     Message = Mapping[str, object]
 
-_PATIENCE_S: Final = 30.0  # until a connection answers; an update may take longer than that in all
+_FIRST_S: Final = 10.0  # until the first connection answers
+_SILENCE_S: Final = 3.0  # after so long without an answer people are told what is waited for
+_PATIENCE_S: Final = (
+    30.0  # until it answers again when it ended; an update may take longer than that in all
+)
 _LONGEST_S: Final = 900.0  # of one reply: the guest stands still, the new program loads
 _LOOK_AGAIN_S: Final = 0.05
 _CHUNK: Final = 1 << 16
+_UNASKED: Final = "nothing was asked of the VM"
+_ASKED: Final = "the VM goes on with the update"
+_ONE_CLIENT: Final = "a QMP socket serves one client at a time: another one may be connected"
 _COLOURS: Final = {"completed": "32", "ready": "32", "refused": "33", "cancelled": "33", "failed": "31"}  # fmt: skip
 _WITH_GUEST: Final = {
     "new": "the new program has the guest",
@@ -66,7 +73,7 @@ class Client:
     def __init__(self, path: str) -> None:
         self._path = path
         self._data = b""
-        self._socket = self._connect()
+        self._socket = self._connect(_FIRST_S, _UNASKED)
 
     def __enter__(self) -> Client:
         return self
@@ -86,25 +93,23 @@ class Client:
         except (OSError, EOFError):
             self._socket.close()
             self._data = b""
-            self._socket = self._connect()
+            self._socket = self._connect(_PATIENCE_S, _ASKED)
             return self._ask(name, arguments)
 
-    def _connect(self) -> socket.socket:
-        end = time.monotonic() + _PATIENCE_S
+    def _connect(self, patience_s: float, state: str) -> socket.socket:
         made = socket.socket(socket.AF_UNIX)
-        made.settimeout(_PATIENCE_S)
+        made.settimeout(patience_s)
         try:
             made.connect(self._path)
             self._socket = made
-            while "QMP" not in self._read():
-                if time.monotonic() > end:
-                    raise TimeoutError
+            self._await_greeting(patience_s)
+            made.settimeout(patience_s)
             self._ask("qmp_capabilities", None)
         except TimeoutError:
             made.close()
-            raise HostError(f"{self._path}: no QMP greeting within {_PATIENCE_S:.0f} s").hint(
-                "a QMP socket serves one client at a time: another one may be connected"
-            ) from None
+            raise HostError(
+                f"{self._path}: no QMP greeting within {patience_s:g} s; {state}"
+            ).hint(_ONE_CLIENT) from None
         except (OSError, EOFError, ValueError) as e:
             made.close()
             why = (
@@ -117,6 +122,21 @@ class Client:
             ) from None
         made.settimeout(_LONGEST_S)
         return made
+
+    def _await_greeting(self, patience_s: float) -> None:
+        end = time.monotonic() + patience_s
+        told = False
+        while (left := end - time.monotonic()) > 0:
+            self._socket.settimeout(left if told else min(left, _SILENCE_S))
+            try:
+                if "QMP" in self._read():
+                    return
+            except TimeoutError:
+                if not told:
+                    text = f"{self._path}: no QMP greeting yet; {_ONE_CLIENT}; waiting"
+                    print(f"instar: {text}", file=sys.stderr, flush=True)
+                told = True
+        raise TimeoutError
 
     def _ask(self, name: str, arguments: Message | None) -> Message:
         request: dict[str, object] = {"execute": name}

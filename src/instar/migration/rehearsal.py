@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Action = tuple[int, int, int] | tuple[int, int, str, int, int]
 
-MARK: Final = "INSTAR_CPR_MARK"  # variable that all processes of one rehearsal have
+MARK: Final = "INSTAR_CPR_MARK"  # variable that tells people whose rehearsal a process is of
 _READ_ONLY: Final = ("memory", "block", "memfd", "inflight")  # kinds of descriptors
 _MAX_REPORT: Final = 1 << 22  # bytes
 _PIECE: Final = 1 << 16  # bytes read at once, and kept of what is only said

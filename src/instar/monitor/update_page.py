@@ -27,6 +27,9 @@ is state, and the size of a disk is that of its file. `-netdev none,id=ID` is a 
 card is still there; a disk of `-blockdev` whose limits were changed is named by `-drive`, which can say them. `mode`
 and `cpr-exec-command` are neither used nor changed.
 
+A QMP socket serves one client at a time. `instar update` says on standard error if no greeting has come after 3 s, for
+another client may be connected there, and gives up after 10 s with exit status 3: nothing was asked of the VM then.
+
 With a hand-written `cpr-exec-command` the rehearsal finds out whether it is the same machine. With
 `x-update-rehearsal` off, a command that executes this very release is parsed by its own rules, of any other only that
 it has `-incoming` is seen.

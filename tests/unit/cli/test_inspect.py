@@ -412,12 +412,19 @@ def test_object_that_is_not_there_says_which_are(file, capsys):
         ("a\0b", HostError, "embedded null byte"),
         ("fd:x", ConfigError, "the number of an open descriptor is needed"),
         ("fd:999999", HostError, "cannot be read: Bad file descriptor"),
-        ("/", HostError, "cannot be read: Is a directory"),
+        ("/", HostError, "cannot read /: Is a directory"),
+        ("/dev/null", HostError, "cannot read /dev/null: it is no file"),
     ],
 )
 def test_file_that_cannot_be_read_says_why(name, error, text):
     with pytest.raises(error, match=text):
         report_on(name)
+
+
+def test_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(HostError, match="it is no file"):
+        report_on(str(tmp_path / "pipe"))
 
 
 @pytest.mark.parametrize("word", ["-1", "x", "1" * 30])
