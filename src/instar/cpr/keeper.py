@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from instar.cpr.errors import NoKeeperError
@@ -30,6 +31,7 @@ _READY_MS: Final = 1000
 _STACK: Final = 65536  # bytes
 _WCLONE: Final = -(1 << 31)  # __WCLONE: children that give no SIGCHLD, and no others
 _SIGKILL: Final = 9
+_LOOK_S: Final = 0.002
 
 
 class Keeper:
@@ -56,19 +58,22 @@ class Keeper:
             from instar.cpr._keeper import start  # noqa: PLC0415 - compiled, and not everywhere
         except ImportError as exc:
             raise NoKeeperError("the part of Instar that is compiled for it is missing") from exc
-        hold, ours = os.pipe()
-        ready, said = os.pipe()
-        stack = mmap(-1, _STACK, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        pipes: list[int] = []
+        stack = None
         try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            hold, ours, ready, said = pipes
+            stack = mmap(-1, _STACK, flags=MAP_PRIVATE | MAP_ANONYMOUS)
             made = cls(start(stack, hold, said), ours, stack)
         except OSError as exc:
-            stack.close()
-            os.close(ours)
-            os.close(ready)
-            raise NoKeeperError(f"clone: {os.strerror(exc.errno or 0)}") from exc
-        finally:
-            os.close(hold)
-            os.close(said)
+            if stack is not None:
+                stack.close()
+            for fd in pipes:
+                os.close(fd)
+            raise NoKeeperError(os.strerror(exc.errno or 0)) from exc
+        os.close(hold)
+        os.close(said)
         if not _has_closed_all(ready):
             made.end()
             raise NoKeeperError("the task could not close its descriptors")
@@ -124,15 +129,14 @@ def await_all(pids: list[int]) -> None:
 
 
 def _await(pid: int, limit_ms: int) -> None:
+    """Collect its end; no descriptor is needed, for the host may have none left."""
+    until = time.monotonic_ns() + limit_ms * 1_000_000
     try:
-        process = os.pidfd_open(pid)
-        try:
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            if not poll.poll(limit_ms):
+        while not os.waitpid(pid, os.WNOHANG | _WCLONE)[0]:
+            if time.monotonic_ns() >= until:
                 os.kill(pid, _SIGKILL)
-        finally:
-            os.close(process)
-        os.waitpid(pid, _WCLONE)
+                os.waitpid(pid, _WCLONE)
+                return
+            time.sleep(_LOOK_S)
     except (ChildProcessError, ProcessLookupError):  # somebody else was faster
         return

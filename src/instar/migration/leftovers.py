@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from instar.loop import Loop
 
 _SIGKILL: Final = 9
+_AGAIN_NS: Final = 1_000_000_000
 
 
 def end_child(pid: object) -> None:
@@ -45,12 +46,20 @@ def see_to_keepers(loop: Loop, pids: list[int]) -> None:
         pids: Their processes; those whose end was collected are taken out of it.
     """
     pids[:] = left(pids)
-    for pid in pids:
+    for pid in list(pids):
         _see_to(loop, pids, pid)
 
 
 def _see_to(loop: Loop, pids: list[int], pid: int) -> None:
-    process = os.pidfd_open(pid)
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:  # it is over
+        left([pid])
+        pids.remove(pid)
+        return
+    except OSError:  # the host has no descriptor left; its end can wait
+        loop.call_later(_AGAIN_NS, lambda: _see_to(loop, pids, pid))
+        return
     timer = loop.call_later(PATIENCE_MS * 1_000_000, lambda: os.kill(pid, _SIGKILL))
 
     def ended() -> None:
