@@ -11,8 +11,6 @@ from pathlib import Path
 
 from harness import PATIENCE, PROGRAM, Console, Qmp, Vm
 
-MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
-
 
 def unix(path: Path) -> dict:
     return {"transport": "socket", "type": "unix", "path": str(path)}
@@ -105,16 +103,6 @@ def hand_over(vm: Vm) -> Target:
         vm.close()
     target.argv = target.argv[:-4]  # what it waited for has come
     return target
-
-
-def faulty(folder: Path, patch: str) -> Path:
-    """Write a version of the program that has a fault."""
-    lines = PROGRAM.read_text().splitlines(keepends=True)
-    start = next(n for n, line in enumerate(lines) if line.startswith("from instar"))
-    path = folder / "instar-faulty"
-    path.write_text("".join(lines[:start]) + patch + MAIN)
-    path.chmod(0o755)
-    return path
 
 
 def listens(path: Path) -> bool:

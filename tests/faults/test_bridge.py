@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from faulty import faulty
 from harness import PATIENCE, PROGRAM, Vm
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
 
-MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 NO_BRIDGE = {
     "ends at once": "import os\nif 'INSTAR_CPR_BRIDGE' in os.environ: os._exit(1)\n",
     "raises": "import instar.cli.bridge as b\n"
@@ -42,16 +42,6 @@ KILLED = (
     + " os.kill(self._adopted.info['bridge'], 9)\n real(self, loaded)\n"
     + "real = i.Incoming._end_bridge\ni.Incoming._end_bridge = bad\n"
 )
-
-
-def program(folder: Path, patch: str) -> Path:
-    """Write a version of the program that is patched."""
-    lines = PROGRAM.read_text().splitlines(keepends=True)
-    start = next(n for n, line in enumerate(lines) if line.startswith("from instar"))
-    path = folder / "instar-faulty"
-    path.write_text("".join(lines[:start]) + patch + MAIN)
-    path.chmod(0o755)
-    return path
 
 
 def start(ticker: Path, **more) -> Vm:
@@ -93,7 +83,7 @@ def test_update_without_the_bridge_that_could_not_be(
 ) -> None:
     with start(ticker) as vm:
         footprint = vm.footprint()
-        report = ended(vm, program=str(program(tmp_path, NO_BRIDGE[fault])))
+        report = ended(vm, program=str(faulty(tmp_path, NO_BRIDGE[fault])))
         assert report["status"] == "completed", report
         (note,) = [note for note in report["notes"] if note.startswith("no bridge: ")]
         assert "the guest stands still a little longer" in note
@@ -110,7 +100,7 @@ def test_old_program_gets_the_harts_back_when_the_new_one_fails(
     with start(ticker) as vm:
         assert ended(vm)["status"] == "completed"
         footprint = vm.footprint()
-        report = ended(vm, program=str(program(tmp_path, FAILS[fault])))
+        report = ended(vm, program=str(faulty(tmp_path, FAILS[fault])))
         assert (report["status"], report["owner"]) == ("failed", "old")
         assert "boom" in report["reason"]
         assert report["old-pid"] == report["new-pid"] == vm.process.pid
@@ -123,7 +113,7 @@ def test_guardian_gets_the_harts_back_when_the_new_program_is_lost(
     ticker: Path, tmp_path: Path
 ) -> None:
     with start(ticker) as vm:
-        report = ended(vm, program=str(program(tmp_path, LOST)))
+        report = ended(vm, program=str(faulty(tmp_path, LOST)))
         assert (report["status"], report["owner"]) == ("failed", "old-by-guardian")
         goes_on(vm, report["new-pid"])
         assert ended(vm)["status"] == "completed"
@@ -133,7 +123,7 @@ def test_guardian_gets_the_harts_back_when_the_new_program_is_lost(
 def test_harts_come_back_when_the_update_is_undone_before_exec(
     ticker: Path, tmp_path: Path
 ) -> None:
-    with start(ticker, program=program(tmp_path, UNDONE)) as vm:
+    with start(ticker, program=faulty(tmp_path, UNDONE)) as vm:
         footprint = vm.footprint()
         report = ended(vm, program=str(PROGRAM))
         assert (report["status"], report["owner"]) == ("failed", "old")
@@ -148,7 +138,7 @@ def test_helper_that_is_killed_with_the_harts_is_told_and_leaves_nothing(
     ticker: Path, tmp_path: Path
 ) -> None:
     with start(ticker) as vm:
-        uri = vm.prepare_update(program=program(tmp_path, KILLED))
+        uri = vm.prepare_update(program=faulty(tmp_path, KILLED))
         vm.qmp.command("migrate", uri=uri)
         assert vm.wait_exit() == 1
         assert "the bridge" in vm.said()

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from test_way_back import fail, program
+from test_way_back import fail
 
 from harness import Vm
 from instar.cpr import adopted
@@ -101,7 +101,7 @@ def test_state_of_another_vm_brings_the_old_program_back_and_says_whose_it_was(
         vm.console.wait(b"tick 1")
         vm.update()
         mine = identity(vm.folder / "vm.state")
-        error = fail(vm, program(tmp_path, FIND + f" shutil.copy({str(state_file)!r}, path)\n"))
+        error = fail(vm, faulty(tmp_path, FIND + f" shutil.copy({str(state_file)!r}, path)\n"))
         theirs = identity(state_file)["id"]
         assert f"the state is of VM without a name (no -uuid, id {theirs})" in error
         assert f"the descriptors are of VM web (no -uuid, id {mine['id']})" in error
@@ -125,7 +125,7 @@ def test_file_that_is_damaged_on_its_way_brings_the_old_program_back(
         vm.console.wait(b"tick 1")
         vm.update()
         shutil.copy(vm.folder / "vm.state", vm.folder / "vm.state.before")
-        error = fail(vm, program(tmp_path, FIND + code))
+        error = fail(vm, faulty(tmp_path, FIND + code))
         assert text in error
         assert vm.process.poll() is None
         vm.console.wait(b"tick", len(vm.console.text))

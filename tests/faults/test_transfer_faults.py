@@ -12,8 +12,9 @@ from zlib import crc32
 
 import pytest
 
+from faulty import faulty
 from harness import QmpError, Vm
-from transfer_pair import Pair, alive, faulty, unix
+from transfer_pair import Pair, alive, unix
 
 GO = "import instar.migration.incoming as i\n"
 COMMIT = "import instar.cpr.transfer as t\nimport os\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import PROGRAM, Vm
+from faulty import faulty
+from harness import Vm
 
-MAIN = "from instar.cli.start import main\nsys.exit(main())\n"
 GO = "import instar.migration.incoming as i\n"
 RAISES = {
     "before it commits": GO + "def bad(*a): raise RuntimeError('boom')\ni.Incoming._go = bad\n",
@@ -27,16 +27,6 @@ LOST = {
     + "import os\ndef bad(*a): os.kill(os.getpid(), 19)\ni.Incoming._go = bad\n",
     "ends as if all was well": GO + "import os\ndef bad(*a): os._exit(0)\ni.Incoming._go = bad\n",
 }
-
-
-def program(folder: Path, patch: str) -> Path:
-    """Write a version of the program that has a fault."""
-    lines = PROGRAM.read_text().splitlines(keepends=True)
-    start = next(n for n, line in enumerate(lines) if line.startswith("from instar"))
-    path = folder / "instar-faulty"
-    path.write_text("".join(lines[:start]) + patch + MAIN)
-    path.chmod(0o755)
-    return path
 
 
 def fail(vm: Vm, program: Path) -> str:
@@ -61,7 +51,7 @@ def test_program_that_raises_gives_way_to_the_old_one_in_the_same_process(
     vm: Vm, tmp_path: Path, fault: str
 ) -> None:
     footprint = vm.footprint()
-    error = fail(vm, program(tmp_path, RAISES[fault]))
+    error = fail(vm, faulty(tmp_path, RAISES[fault]))
     assert ("did not go on within 4000 ms" if fault == "too late" else "boom") in error
     assert vm.process.poll() is None
     assert vm.qmp.command("query-status")["running"] is True
@@ -77,7 +67,7 @@ def test_program_that_raises_gives_way_to_the_old_one_in_the_same_process(
 def test_program_that_is_lost_is_replaced_by_the_guardian(
     vm: Vm, tmp_path: Path, fault: str
 ) -> None:
-    error = fail(vm, program(tmp_path, LOST[fault]))
+    error = fail(vm, faulty(tmp_path, LOST[fault]))
     assert error in (
         "the new program ended before it went on",
         "the new program did not go on within 6000 ms and was ended",
@@ -95,7 +85,7 @@ def test_kill_of_the_guardian_in_the_middle_costs_nothing(vm: Vm, tmp_path: Path
         "import instar.cpr.adopted as c, os\nold = c.Adopted.commit\n"
         "def bad(self):\n os.kill(self.info['guardian'], 9)\n old(self)\nc.Adopted.commit = bad\n"
     )
-    vm.update(program=program(tmp_path, patch))
+    vm.update(program=faulty(tmp_path, patch))
     vm.console.wait(b"tick", len(vm.console.text))
     assert vm.children() == []
     os.kill(vm.process.pid, 0)
@@ -115,7 +105,7 @@ SETTLING = {
 def test_program_that_fails_after_its_commit_keeps_the_guest(
     vm: Vm, tmp_path: Path, fault: str
 ) -> None:
-    vm.qmp.command("migrate", uri=vm.prepare_update(program=program(tmp_path, SETTLING[fault])))
+    vm.qmp.command("migrate", uri=vm.prepare_update(program=faulty(tmp_path, SETTLING[fault])))
     vm.console.wait(b"tick", len(vm.console.text))
     vm.until_said(b"RuntimeError('boom')")
     seen = len(vm.console.text)

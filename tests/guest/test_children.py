@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from faulty import faulty
 from harness import PATIENCE, QmpError, Vm
-from transfer_pair import faulty
 
 
 def until(condition) -> None:

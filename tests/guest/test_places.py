@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from faulty import faulty
 from harness import Vm
-from transfer_pair import faulty
 
 OWN_USERS = (
     ("--map-root-user",) if os.geteuid() else ()

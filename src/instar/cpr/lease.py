@@ -1,7 +1,8 @@
 """Who may go on: a small file, locked so that the kernel gives the lock back when its holder dies.
 
 Two bytes are locked, by open file description (so a lock passes through ``exec`` with its descriptor, and a descriptor
-that was opened anew contends for it):
+that was opened anew contends for it). All that inherits a descriptor shares its locks, so whoever decides opens the
+file anew:
 
 * byte 0, *the work*: whoever may run the guest (or serve the clients) holds it.
 * byte 1, *the decision* of one update: the new program commits by locking it; who would end it (the guardian, the

@@ -22,6 +22,7 @@ from instar.cpr.versions import readable_versions
 from instar.cpu.rv64.state import HartState
 from instar.migration.bridge_link import PATIENCE_NS, Bridge
 from instar.migration.channels import BRIDGE as BRIDGE_FD
+from instar.migration.first_word import await_first_word
 from instar.migration.sections import host_records, read_records
 
 TYPE_CHECKING = False
@@ -111,15 +112,7 @@ class Crossing:
                 self._leave_out(f"it cannot be started: {os.strerror(e.errno or 0)}")
                 return False
         self._bridge = Bridge(ours.detach(), pid)
-        loop, fd = self._machine.loop, self._bridge.fd
-        timer = loop.call_later(PATIENCE_NS, lambda: said())  # noqa: PLW0108 - it is defined below
-
-        def said() -> None:
-            timer.cancel()
-            loop.unwatch(fd)
-            go_on()
-
-        loop.watch(fd, readable=said)
+        await_first_word(self._machine.loop, self._bridge.fd, PATIENCE_NS, go_on)
         return True
 
     def check(self) -> None:

@@ -21,6 +21,7 @@ from instar.cpr.rehearsal import judge
 from instar.errors import CommandError
 from instar.migration.channels import MAIN_FD
 from instar.migration.copies import copy_state, host_things, sentences, terms_for
+from instar.migration.first_word import await_first_word
 from instar.migration.handcheck import check_unrehearsed
 from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
@@ -166,16 +167,8 @@ class Handover:
             return False
         self._guardian = GuardianLink.start()
         self._guardian.socket.settimeout(0)
-        loop = self._migration.machine.loop
-        fd = self._guardian.socket.fileno()
-        timer = loop.call_later(_READY_NS, lambda: said())  # noqa: PLW0108 - it is defined below
-
-        def said() -> None:
-            timer.cancel()
-            loop.unwatch(fd)
-            go_on()
-
-        loop.watch(fd, readable=said)
+        loop, fd = self._migration.machine.loop, self._guardian.socket.fileno()
+        await_first_word(loop, fd, _READY_NS, go_on)
         return True
 
     def check_guardian(self) -> None:

@@ -64,5 +64,5 @@ IF_LOST: Final = (
          "guardian"),
     Step("any before commit", "guardian", "instar.cpr.guardian.Guardian.run",
          "the program crashed, hangs or is none of ours: it is ended, and the old one started in another process",
-         "another process holds the lease, or the host refuses: told on standard error"),
+         "the host refuses: told on standard error"),
 )  # fmt: skip
