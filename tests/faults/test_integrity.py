@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from test_way_back import fail
 
+from faulty import faulty
 from harness import Vm
 from instar.cpr import adopted
 from instar.cpr.adopted import FORMAT, HEADER, MAGIC
