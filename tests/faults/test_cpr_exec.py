@@ -126,9 +126,12 @@ def test_update_with_other_threads_running_is_done_by_one(tmp_path):
         "for _ in range(4): threading.Thread(target=stop.wait, daemon=True).start()\n"
         "attempt(engine)"
     )
-    said, errors = run(
-        tmp_path, old, NEW + "say(threads=os.listdir('/proc/self/task'), pid=os.getpid())"
+    new = NEW + (
+        "import time\n"
+        "while len(os.listdir('/proc/self/task')) > 1: time.sleep(0.01)  # who collects the old memory\n"
+        "say(threads=os.listdir('/proc/self/task'), pid=os.getpid())"
     )
+    said, errors = run(tmp_path, old, new)
     assert errors == []
     assert said[0]["threads"] == [str(said[0]["pid"])]
 
