@@ -30,10 +30,13 @@ class LoadedGuest:
     Attributes:
         vm: The machine; its owner sets ``vm.pid`` when the guest is another process's.
         spare_threads: How many threads of the program come and go with the guest's work.
+        spare_bytes: How much of its memory does: an allocator's noise and, with a guest that runs now this and now
+            that, the code decoded since the last update. Not a share of each update.
     """
 
     vm: Vm
     spare_threads = 0
+    spare_bytes = 4 << 20
 
     def __init__(self) -> None:
         self._seen = 0  # characters of the console that were looked at
@@ -97,6 +100,7 @@ class Linux(LoadedGuest):
     """Debian: a process that counts, the disk verifier, and a network card that answers ARP requests."""
 
     spare_threads = MAX_THREADS
+    spare_bytes = 24 << 20
 
     def __init__(self, folder: Path, *extra: str, program: Path = PROGRAM) -> None:
         super().__init__()

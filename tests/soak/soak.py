@@ -26,7 +26,6 @@ from loaded_guests import GuestFaultError, Linux, LoadedGuest, Ticker  # noqa: E
 
 WARM_UP = 10  # updates until everything has its size
 EVERY = 10  # updates between two looks
-GROWTH = 4 << 20  # bytes of private memory: an allocator's noise, not a share of each update
 PATIENCE = 10.0  # seconds that an update may take to tidy up after itself
 PERCENTILES = {"min": 0.0, "median": 0.5, "p99": 0.99, "max": 1.0}
 
@@ -89,7 +88,7 @@ class Soak:
         if not self.sizes:
             return []
         before = self.sizes[0]
-        spare = {"private-bytes": GROWTH, "threads": self._guest.spare_threads}
+        spare = {"private-bytes": self._guest.spare_bytes, "threads": self._guest.spare_threads}
         return [
             f"{name} ({before[name]}, {value})"
             for name, value in now.items()
@@ -111,7 +110,7 @@ class Soak:
             "seccomp-filters": sandbox["seccomp-filters"],
             "sandbox-paths": sum(len(sandbox[name]) for name in ("exec-allow", "read", "write")),
             "private-bytes": 1024 * sum(
-                int(re.search(rf"^{name}:\s+(\d+)", maps, re.M)[1]) for name in ("Private_Dirty", "Swap")
+                int(re.search(rf"^{name}:\s+(\d+)", maps, re.M)[1]) for name in ("Anonymous", "Swap")
             ),
         }  # fmt: skip
 
