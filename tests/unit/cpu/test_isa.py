@@ -12,7 +12,7 @@ from instar.cpu.rv64.gen.decoder import decoder, fields_of, operands, row_lines
 from instar.cpu.rv64.gen.interpreter import body, interpreter, operation_body
 from instar.cpu.rv64.gen.join import Literals
 from instar.cpu.rv64.gen.operations import Operations
-from instar.cpu.rv64.isa import COMPRESSED, FIELDS, ROWS, WORDS, Row
+from instar.cpu.rv64.isa import COMPRESSED, FIELDS, LOOPS, ROWS, WORDS, Row
 from instar.cpu.rv64.state import HartState
 
 ONE = Row("one", "i", 0x0B, 0x7F, "rd", "rd = 1")
@@ -57,7 +57,7 @@ def test_full_width_encodings_do_not_overlap():
 
 @pytest.mark.parametrize("row", WORDS, ids=lambda row: row.name)
 def test_instruction_effect_has_an_operation_that_can_be_generated(row):
-    operations = Operations(WORDS)
+    operations = Operations(WORDS, COMPRESSED, LOOPS)
     for form in operations.forms[row.name]:
         assert operation_body(form.operation, operations)
 
@@ -103,18 +103,18 @@ def test_field_expression_reads_back_what_was_inserted(data):
 
 
 def test_decoder_names_only_operations_that_exist():
-    operations = Operations(WORDS)
+    operations = Operations(WORDS, COMPRESSED, LOOPS)
     source = decoder("decode32", WORDS, operations) + decoder("decode16", COMPRESSED, operations)
     names = {f"OP_{name.upper()}" for name in operations.names()}
     assert set(re.findall(r"OP_\w+", source)) <= names
 
 
 def test_operation_undecoded_is_number_zero():
-    assert Operations(WORDS).names()[0] == "undecoded"
+    assert Operations(WORDS, COMPRESSED, LOOPS).names()[0] == "undecoded"
 
 
 def test_interpreter_has_a_branch_for_each_operation():
-    operations = Operations(WORDS)
+    operations = Operations(WORDS, COMPRESSED, LOOPS)
     found = re.findall(r"op == (\d+):  # (\w+)", interpreter(operations))
     assert found == [(str(n), name) for n, name in enumerate(operations.names())]
 
@@ -126,7 +126,7 @@ def test_effect_unknown_is_refused():
 
 def test_operand_unknown_is_refused():
     with pytest.raises(ValueError, match="operand 'where' is not known"):
-        row_lines(ONE._replace(syntax="rd, where"), Operations([ONE]))
+        row_lines(ONE._replace(syntax="rd, where"), Operations([ONE], (), {}))
 
 
 def test_literal_above_31_bits_gets_a_name():

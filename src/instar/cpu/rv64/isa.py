@@ -351,6 +351,18 @@ FORMS: Final = (
     ("bne", "rs2 == 0", "bnez", "branch rs1 != 0", ""),
     ("fence", "raw & 0x05000000 == 0 or raw & 0x00A00000 == 0", "fence_light", "fence light", ""),  # no [ow] or no [ir]
 )
+
+# Loops that the interpreter runs as one operation (see ``gen/loops.py``): mnemonic, rd, rs1, rs2, where a letter stands
+# for any register and two letters for two; immediates are free.
+LOOPS: Final = {
+    # A copy between places that are aligned differently, of Linux between user and kernel.
+    "shift_copy": ("srl T V S", "ld V A -", "addi A A -", "sll W V R", "or W W T", "sd - B W", "addi B B -",
+                   "bltu - B E"),
+    # The same where both are aligned.
+    "block_copy": (*(f"ld {letter} A -" for letter in "IJKLMNOP"), *(f"sd - B {letter}" for letter in "IJKLMNOP"),
+                   "addi B B -", "addi A A -", "bgeu - E B"),
+    "block_set": (*["sd - B V"] * 32, "addi B B -", "bltu - B E"),  # Linux clears and fills pages
+}
 # fmt: on
 
 WORDS: Final = BASE + MULTIPLY + ATOMIC + FLOAT + DOUBLE  # 32 bits wide

@@ -9,20 +9,16 @@ import cython
 from cython import cast, sizeof
 from cython.cimports.instar.cpu.rv64.core.types import *
 
-ARENA_PAGES = cython.declare(u64, 4096)  # at most 135 MB of decoded code; touched only as it is used
+ARENA_PAGES = cython.declare(u64, 4096)  # at most 67 MB of decoded code; touched only as it is used
 MANY_STORES = cython.declare(u64, 256)  # to a page, before dropping it costs less than seeing them
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put(
-    ip: pInsn, op: u32, ln: u8, raw: u32, rd: u32, rs1: u32, rs2: u32, imm: i64
-) -> cython.void:
+def put(ip: pInsn, op: u32, rd: u32, rs1: u32, rs2: u32, imm: i64) -> cython.void:
     """Fill an entry; register 0 as a target becomes the one that nobody reads."""
-    ip.op = op
-    ip.raw = raw
-    ip.ln = ln
+    ip.op = cast(u8, op)
     ip.rd = cast(u8, rd if rd != 0 else 32)
     ip.rs1 = cast(u8, rs1)
     ip.rs2 = cast(u8, rs2)
@@ -32,9 +28,9 @@ def put(
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_float(ip: pInsn, op: u32, ln: u8, raw: u32, rd: u32, rs1: u32, imm: i64) -> cython.void:
+def put_float(ip: pInsn, op: u32, rd: u32, rs1: u32, imm: i64) -> cython.void:
     """Fill an entry whose target is a floating-point register."""
-    put(ip, op, ln, raw, 0, rs1, 0, imm)
+    put(ip, op, 0, rs1, 0, imm)
     ip.rd = cast(u8, rd)
 
 
@@ -49,34 +45,41 @@ def in_page(off: i64, imm: i64) -> cython.bint:
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_branch(
-    ip: pInsn, op: u32, ln: u8, raw: u32, rs1: u32, rs2: u32, imm: i64, off: i64
-) -> cython.void:
+def put_branch(ip: pInsn, op: u32, rs1: u32, rs2: u32, imm: i64, off: i64) -> cython.void:
     """Fill a branch: within the page it moves the entry pointer, else (the next number) it computes an address."""
     if in_page(off, imm):
-        put(ip, op, ln, raw, 0, rs1, rs2, imm >> 1)
+        put(ip, op, 0, rs1, rs2, imm >> 1)
     else:
-        put(ip, op + 1, ln, raw, 0, rs1, rs2, imm)
+        put(ip, op + 1, 0, rs1, rs2, imm)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
-def put_jal(ip: pInsn, ln: u8, raw: u32, rd: u32, imm: i64, off: i64) -> cython.void:
+def put_jal(ip: pInsn, rd: u32, imm: i64, off: i64) -> cython.void:
     """Fill a jump: in the page with or without a link, or out of it."""
     if not in_page(off, imm):
-        put(ip, OP_JAL_FAR, ln, raw, rd, 0, 0, imm)
+        put(ip, OP_JAL_FAR, rd, 0, 0, imm)
     elif rd != 0:
-        put(ip, OP_JAL, ln, raw, rd, 0, 0, imm >> 1)
+        put(ip, OP_JAL, rd, 0, 0, imm >> 1)
     else:
-        put(ip, OP_JUMP, ln, raw, 0, 0, 0, imm >> 1)
+        put(ip, OP_JUMP, 0, 0, 0, imm >> 1)
 
 
 @cython.cfunc
 @cython.nogil
 @cython.exceptval(check=False)
 def decode_at(c: pCpu, ip: pInsn, base: pInsn) -> cython.void:
-    """Decode the instruction of an entry; base is the page it is in."""
+    """Decode the instruction of an entry, and find the loop that it may end; base is the page it is in."""
+    decode_entry(c, ip, base)
+    mark_loop(c, ip, base)
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def decode_entry(c: pCpu, ip: pInsn, base: pInsn) -> cython.void:
+    """Decode the instruction of an entry."""
     off: i64 = (ip - base) << 1
     page: pCode = cast(pCode, base)  # the entries come first in it
     p: P_u8 = c.shared.ram + (page.number << 12) + off
@@ -85,7 +88,7 @@ def decode_at(c: pCpu, ip: pInsn, base: pInsn) -> cython.void:
     if (w & 3) != 3:
         decode16(ip, w, off)
     elif off == 4094:
-        put(ip, OP_CROSS, 2, w, 0, 0, 0, 0)
+        put(ip, OP_CROSS, 0, 0, 0, w)
     else:
         decode32(ip, cast(u32, get_bytes(p, 4)), off)
 
@@ -101,7 +104,7 @@ def decode_cross(c: pCpu, ip: pInsn, page_va: u64) -> cython.int:
     m: pShared = c.shared
     va: u64 = page_va + 0x1000
     pa: u64
-    w: u32 = ip.raw  # before anything below can drop the page it is in
+    w: u32 = cast(u32, ip.imm)  # before anything below can drop the page it is in
     if c.cross_ip == ip and c.cross_va == va and c.cross_epoch == m.epoch:
         return 0
     pa = translate(c, va, ACCESS_FETCH)
@@ -119,6 +122,21 @@ def decode_cross(c: pCpu, ip: pInsn, page_va: u64) -> cython.int:
     c.cross_va = va
     c.cross_epoch = m.epoch
     return 0
+
+
+@cython.cfunc
+@cython.nogil
+@cython.exceptval(check=False)
+def code_word(c: pCpu, va: u64) -> u64:
+    """Return the instruction word at an address that the hart has just fetched from."""
+    m: pShared = c.shared
+    pa: u64 = 0
+    w: u64 = 0
+    if look_up(c, va, cython.address(pa)) and in_ram(m, pa):
+        w = get_bytes(m.ram + (pa - m.ram_base), 2)
+    if (w & 3) == 3 and look_up(c, va + 2, cython.address(pa)) and in_ram(m, pa):
+        w |= get_bytes(m.ram + (pa - m.ram_base), 2) << 16
+    return w
 
 
 @cython.cfunc
@@ -179,6 +197,7 @@ def code_store(c: pCpu, number: u64, off: u64, size: u64) -> cython.void:
     m: pShared = c.shared
     page: pCode = m.code[number]
     first: i64 = cast(i64, off >> 1) - 1  # an instruction may begin one halfword before
+    last: i64
     i: i64
     m.n_code_store += 1
     m.epoch += 1
@@ -187,7 +206,8 @@ def code_store(c: pCpu, number: u64, off: u64, size: u64) -> cython.void:
         drop_page(m, number)
         c.leave = 1
         return
-    for i in range(first if first > 0 else 0, cast(i64, (off + size - 1) >> 1) + 1):
+    last = cast(i64, (off + size - 1) >> 1) + LONGEST_LOOP  # a loop is marked at its end
+    for i in range(first if first > 0 else 0, (last if last < 2047 else 2047) + 1):
         page.insns[i].op = OP_UNDECODED
 
 

@@ -13,10 +13,10 @@ from cython.cimports.instar.cpu.rv64.core.types import *
 @cython.exceptval(check=False)
 def system(c: pCpu, ip: pInsn) -> i64:
     """Execute the system instruction of an entry; on success ``pc`` is after it, or where it goes."""
-    kind: i32 = ip.imm
+    kind: i32 = ip.rs2
     cause: i64 = 2
-    next_pc: u64 = c.pc + 2 * ip.ln
-    c.tval = ip.raw
+    next_pc: u64 = c.pc + 4  # the only one that is shorter, ebreak, does not get there
+    c.tval = cast(u32, ip.imm)
     if kind == SYSTEM_ECALL:
         return ecall(c)
     elif kind == SYSTEM_EBREAK:
@@ -109,7 +109,7 @@ def sfence_vma(c: pCpu, ip: pInsn) -> i64:
 @cython.exceptval(check=False)
 def csr_instruction(c: pCpu, ip: pInsn, how: i32, value: u64) -> i64:
     """Swap (how 0), set (1) or clear (2) bits of a register."""
-    n: u32 = ip.raw >> 20
+    n: u32 = cast(u32, ip.imm) >> 20
     writes: cython.bint = how == 0 or ip.rs1 != 0
     old: u64
     base: u64

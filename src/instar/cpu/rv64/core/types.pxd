@@ -116,15 +116,14 @@ cdef extern from *:
     """
     object notice_capsule(void *, void *)
 
-# One decoded instruction. `op` 0 is "not decoded yet", so that zeroed memory is a valid page of them.
+# One decoded instruction: small, because a page of them has to fit in the host's caches. `op` 0 is "not decoded yet", so
+# that zeroed memory is a valid page of them.
 ctypedef struct Insn:
-    u32 op
-    u32 raw     # the instruction word (16 bits wide if ln is 1)
-    i32 imm
+    u8 op
     u8 rd       # 32 instead of 0: a register that nobody reads
     u8 rs1
     u8 rs2
-    u8 ln       # length, halfwords
+    i32 imm     # of system and floating-point instructions and illegal ones: the instruction word
 
 # A page of decoded instructions, one for each halfword; then a sentinel that goes to the next page.
 ctypedef struct CodePage:

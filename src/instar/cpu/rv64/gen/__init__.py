@@ -11,9 +11,10 @@ from instar.cpu.rv64.csrs import CSRS, HART_WORDS
 from instar.cpu.rv64.gen.decoder import decoder
 from instar.cpu.rv64.gen.interpreter import interpreter
 from instar.cpu.rv64.gen.join import Literals, join_parts, join_types
+from instar.cpu.rv64.gen.loops import loops
 from instar.cpu.rv64.gen.operations import Operations
 from instar.cpu.rv64.gen.registers import registers, saved_words
-from instar.cpu.rv64.isa import COMPRESSED, WORDS
+from instar.cpu.rv64.isa import COMPRESSED, LOOPS, WORDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,11 +47,12 @@ def generate(core: Path, out: Path) -> Path:
         ValueError: a table has an effect or operand that the generator does not know; nothing was written.
     """
     literals = Literals()
-    operations = Operations(WORDS)
+    operations = Operations(WORDS, COMPRESSED, LOOPS)
     made = "\n\n".join(
         (
             decoder("decode32", WORDS, operations),
             decoder("decode16", COMPRESSED, operations),
+            loops(operations),
             interpreter(operations),
             registers(CSRS),
             saved_words(CSRS, HART_WORDS),

@@ -82,8 +82,7 @@ def decoder(name: str, rows: Iterable[Row], operations: Operations) -> str:
         lines.append(f"    {'elif' if n else 'if'} key == {key}:")
         for row in members:
             lines += [f"        {line}" for line in row_lines(row, operations)]
-    length = 1 if name == "decode16" else 2
-    lines.append(f"    put(ip, OP_ILLEGAL, {length}, raw, 0, 0, 0, 0)")
+    lines.append("    put(ip, OP_ILLEGAL, 0, 0, 0, raw)")
     return "\n".join(lines)
 
 
@@ -109,9 +108,8 @@ def row_lines(row: Row, operations: Operations) -> list[str]:
     lines = [f"if {' and '.join(tests)}:"]
     lines += [f"    {role} = {value}" for role, value in values.items()]
     target = operations.rows[row.effect.split()[0] if row.ext == "c" else row.name]
-    length = 1 if row.ext == "c" else 2
     for form in operations.forms[target.name]:
-        put = put_line(form, target, operations, length)
+        put = put_line(form, target, operations, short=row.ext == "c")
         lines += (
             [f"    if {form.condition}:", f"        {put}", "        return"]
             if form.condition
@@ -125,18 +123,19 @@ def row_lines(row: Row, operations: Operations) -> list[str]:
     return lines
 
 
-def put_line(form: Form, row: Row, operations: Operations, length: int) -> str:
+def put_line(form: Form, row: Row, operations: Operations, *, short: bool) -> str:
     """Return the call that fills the entry."""
-    op = f"OP_{form.operation.upper()}"
+    suffix = "_SHORT" if short and form.operation in operations.short else ""
+    op = f"OP_{form.operation.upper()}{suffix}"
     effect = operations.effects.get(form.operation, form.operation)
     values = {name: form.replace.get(name, name) for name in (*REGISTERS, "imm")}
     if effect.startswith("branch"):
-        return f"put_branch(ip, {op}, {length}, raw, {values['rs1']}, {values['rs2']}, imm, off)"
+        return f"put_branch(ip, {op}, {values['rs1']}, {values['rs2']}, imm, off)"
     if effect == "jal":
-        return f"put_jal(ip, {length}, raw, rd, imm, off)"
+        return "put_jal(ip, rd, imm, off)"
     if effect.partition(" ")[0] in FLOAT_TARGETS:
-        return f"put_float(ip, {op}, {length}, raw, rd, rs1, imm)"
+        return f"put_float(ip, {op}, rd, rs1, imm)"
     if not row.syntax:
-        values = {**dict.fromkeys(REGISTERS, "0"), "imm": values["imm"]}
+        values = {**dict.fromkeys((*REGISTERS, "imm"), "0"), **form.replace}
     args = ", ".join(values[name] for name in (*REGISTERS, "imm"))
-    return f"put(ip, {op}, {length}, raw, {args})"
+    return f"put(ip, {op}, {args})"

@@ -11,11 +11,14 @@ if TYPE_CHECKING:
 SIZES = {"i8": 1, "u8": 1, "i16": 2, "u16": 2, "i32": 4, "u32": 4, "u64": 8}
 WIDTHS = {1: "u8", 2: "u16", 4: "u32", 8: "u64"}
 PC = "(page + (cast(u64, ip - base) << 1))"
+LINK = f"{PC} + 4"
+LINK_SHORT = f"{PC} + 2"
 IMM = "cast(u64, cast(i64, ip.imm))"
 
-# Shorthand of the bodies below: NEXT goes on after the instruction, RAISE ends the run before it and LEAVE after it,
-# JUMP goes to the virtual address t.
-NEXT = "ip = ip + ip.ln"
+# Shorthand of the bodies below: NEXT goes on after the instruction (of two halfwords, or one), RAISE ends the run
+# before it and LEAVE after it, JUMP goes to the virtual address t.
+NEXT = "ip = ip + 2"
+NEXT_SHORT = "ip = ip + 1"
 RAISE = ["n = n + 1", "break"]
 LEAVE = [NEXT, "if c.leave != 0:", "    break"]
 JUMP = [
@@ -29,8 +32,13 @@ JUMP = [
     "    base = ip",
     "    break",
 ]
-ILLEGAL = ["c.cause = 2", "c.tval = ip.raw", *RAISE]
-NEED_FLOAT = ["if (c.mstatus & 0x6000) == 0:", *(f"    {line}" for line in ILLEGAL)]
+ILLEGAL = ["c.cause = 2", "c.tval = cast(u32, ip.imm)", *RAISE]
+NEED_FLOAT = [
+    "if (c.mstatus & 0x6000) == 0:",
+    "    c.cause = 2",
+    f"    c.tval = code_word(c, {PC})",
+    *(f"    {line}" for line in RAISE),
+]
 
 FIXED = {
     "undecoded": ["decode_at(c, ip, base)", "n = n + 1"],
@@ -44,9 +52,9 @@ FIXED = {
     ],
     "illegal": ILLEGAL,
     "system": ["c.cause = CAUSE_SYSTEM", *RAISE],
-    "fp": ["if fp_exec(c, ip.raw) != 0:", *(f"    {line}" for line in ILLEGAL), NEXT],
+    "fp": ["if fp_exec(c, cast(u32, ip.imm)) != 0:", *(f"    {line}" for line in ILLEGAL), NEXT],
     "jump": ["ip = ip + ip.imm"],
-    "jal_far": [f"t = {PC}", "x[ip.rd] = t + 2 * ip.ln", f"t = t + {IMM}", *JUMP],
+    "jal_far": [f"t = {PC}", "x[ip.rd] = t + 4", f"t = t + {IMM}", *JUMP],
 }
 
 
@@ -161,10 +169,10 @@ def body(effect: str) -> list[str]:
     simple = {
         "nop": [NEXT],
         "fence": [f"{rest}_fence()", NEXT],
-        "jal": [f"x[ip.rd] = {PC} + 2 * ip.ln", "ip = ip + ip.imm"],
+        "jal": [f"x[ip.rd] = {LINK}", "ip = ip + ip.imm"],
         "jalr": [
             f"t = (x[ip.rs1] + {IMM}) & ~cast(u64, 1)",
-            f"x[ip.rd] = {PC} + 2 * ip.ln",
+            f"x[ip.rd] = {LINK}",
             *JUMP,
         ],
         "amo": call("amo_exec", rest),
@@ -188,11 +196,33 @@ def operation_body(name: str, operations: Operations) -> list[str]:
     """Return the body of an operation, by its name."""
     if name in FIXED:
         return FIXED[name]
+    if name.startswith("loop_"):
+        return loop(name.removeprefix("loop_"), operations)
     near = name.removesuffix("_far")
-    effect = operations.effects[near]
-    if effect.startswith("branch"):
-        return branch(effect.removeprefix("branch "), far=near != name)
-    return body(effect)
+    long = near.removesuffix("_short")
+    effect = operations.effects[long]
+    condition = effect.removeprefix("branch ")
+    lines = body(effect) if condition == effect else branch(condition, far=near != name)
+    return lines if long == near else [shortened(line) for line in lines]
+
+
+def loop(name: str, operations: Operations) -> list[str]:
+    """Return the body of a loop's operation, which stands for the branch at its end."""
+    last = operations.loops[name][-1].split()[0]
+    condition = operations.effects[last].removeprefix("branch ")
+    return [
+        f"if {words(condition)}:",
+        "    ip = ip + ip.imm",
+        f"    n = n - run_{name}(c, ip, n)",
+        "    ip = c.ip",
+        "else:",
+        f"    {NEXT}",
+    ]
+
+
+def shortened(line: str) -> str:
+    """Return a line of an operation for instructions of one halfword."""
+    return line.replace(NEXT, NEXT_SHORT).replace(LINK, LINK_SHORT)
 
 
 def interpreter(operations: Operations) -> str:
