@@ -12,7 +12,7 @@ BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) 
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz matrix soak bench bench-update docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz matrix soak bench bench-update bench-connections docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -64,6 +64,9 @@ bench: build  ## ratios against Debian's QEMU, in one run
 bench-update: build  ## what a guest notices of an update: QEMU="chroot DIR qemu-system-riscv64" RUNS= MEMORY= STATES= MODES= NICE= QUICK=1
 	$(VENV)/instar image pull debian
 	. .cache/build.env && PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench_update.py --qemu "$(QEMU)" $(BENCH_UPDATE)
+
+bench-connections: build  ## what each open connection of a service adds to its pause: COUNT= connections (default 10000), RUNS=
+	$(VENV)/python tests/bench/bench_connections.py $(COUNT:%=--count %) $(RUNS:%=--runs %)
 
 docs: build  ## write the reference pages anew from the tables they come from
 	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done

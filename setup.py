@@ -1,4 +1,4 @@
-"""Build what is compiled: the software CPU, whose source is made from the tables, virtqueues, the keeper of updates."""
+"""Build what is compiled: the software CPU (its source is made from the tables), virtqueues, and parts of updates."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ RV64 = ROOT / "src/instar/cpu/rv64"
 MADE = ROOT / "build/rv64"
 RINGS = ROOT / "src/instar/virtio/compiled"
 KEEPER = "src/instar/cpr/compiled/keeper.c"
+DESCRIPTORS = "src/instar/cpr/compiled/descriptors.c"
 FLAGS = ["-O2", "-g0", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
 # As in the header of the generated core.
 DIRECTIVES = {
@@ -67,6 +68,12 @@ class BuildCore(build_ext):
                 extra_compile_args=["-O2", "-g0", "-fno-stack-protector"],
                 optional=True,
             ),
+            Extension(
+                "instar.cpr._descriptors",
+                [DESCRIPTORS],
+                extra_compile_args=["-O2", "-g0"],
+                optional=True,
+            ),
         ]
         super().finalize_options()
 
@@ -78,6 +85,6 @@ setup(
     package_data={
         "instar.cpu.rv64": ["_core.pyi"],
         "instar.virtio": ["queue.pyi"],
-        "instar.cpr": ["_keeper.pyi"],
+        "instar.cpr": ["_descriptors.pyi", "_keeper.pyi"],
     },
 )

@@ -25,14 +25,13 @@ counter = engine.state("counter", Counter)
 if counter.listener < 0:
     counter.listener = socket.create_server(("127.0.0.1", int(sys.argv[1]))).detach()
 listener = socket.socket(fileno=counter.listener)
-clients = {entry.fd for entry in engine.fds.walk("clients")}
+clients = engine.fds.group("clients")
 print(engine.ready() or f"serving port {listener.getsockname()[1]}", flush=True)
 while True:
     for ready in select.select([counter.listener, *clients], [], [])[0]:
         try:
             if ready == counter.listener:
-                clients.add(conn := listener.accept()[0].detach())
-                engine.fds.save("client", conn, conn, owner="clients")
+                clients.add(listener.accept()[0].detach())
                 continue
             if not (data := os.read(ready, 4096)):
                 raise ConnectionError
@@ -44,6 +43,5 @@ while True:
         except CprError as exc:
             print(exc, flush=True)  # the new version tried itself, and this is why it is not used
         except OSError:  # the client is gone, or does not read
-            clients.discard(ready)
-            if engine.fds.delete("client", ready):
+            if clients.discard(ready):
                 os.close(ready)

@@ -163,7 +163,7 @@ REFUSED = {
     "another state": (text(('@state("counter"', '@state("other"')), "is of state counter, expected other"),
     "a new field": (text(("    listener:", "    more: int = u(8, 'More.')\n    listener:")), "unknown in v1"),
     "a state that it forgets": (text(('engine.state("counter", Counter)', "Counter()")), "state counter would be lost"),
-    "clients that it forgets": (text(('engine.fds.walk("clients")', "()")), "descriptor client/"),
+    "clients that it forgets": (text(('fds.group("clients"', 'fds.copy().group("clients"')), "descriptor clients ("),
 }  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def _prepared(words: list[str], plain: object, names: list[str], told: _Told) ->
 def _protect(adopted: Adopted, loop: Loop, told: _Told) -> None:
     """Let the kernel refuse what this process must not do."""
     told.notes += protect(
-        [entry.fd for entry in adopted.fds.walk() if not _is_file(entry.fd)],
+        [fd for fd in adopted.fds.numbers() if not _is_file(fd)],
         writable=[adopted.fds.find(*REPORT), loop.wake_fd],
     )
 

@@ -355,7 +355,7 @@ def _check_sandbox() -> None:
 
 def _close_unclaimed(fds: Fds) -> list[str]:
     """Close what nobody asked for, and return the names."""
-    names = [f"{entry.name}/{entry.ident}" for entry in fds.close_unclaimed()]
+    names = fds.close_unclaimed()
     for name in names:
         log.warning(f"descriptor {name} of the program before: nobody asked for it, closed")
     return names

@@ -57,7 +57,7 @@ class Adopted:
     """
 
     __slots__ = (
-        "_inherited", "_memfd", "argv", "committed", "failed", "fds", "info", "path", "program",
+        "_closing", "_memfd", "argv", "committed", "failed", "fds", "info", "path", "program",
         "started_ns",
     )  # fmt: skip
 
@@ -70,12 +70,14 @@ class Adopted:
         self.committed = False
         self.started_ns = 0
         self._memfd = -1
-        self._inherited: list[int] = []
+        self._closing: list[int] = []  # what is close-on-exec until exec
 
     def hold(self, memfd: int) -> None:
-        """Keep the table for a way back."""
+        """Keep the table for a way back, and everything in it close-on-exec."""
         self._memfd = memfd
-        self._inherited = [entry.fd for entry in self.fds.walk()]
+        single = [entry.fd for entry in self.fds.walk() if not entry.stream]
+        self._closing = [*single, *self.fds.members(), memfd]
+        set_cloexec(self._closing, on=True)
 
     def executed(self) -> tuple[str, list[str], str]:
         """Return what was executed to start this program: path, arguments, and the descriptor's name, if it has one."""
@@ -165,11 +167,10 @@ class Adopted:
         fields: Record = back  # pyright: ignore[reportUnknownVariableType]
         environ = {**os.environ, VARIABLE: str(self._memfd), FAILED: reason[:MAX_REASON]}
         try:
-            for number in (*self._inherited, self._memfd):
-                set_cloexec(number, on=False)
+            set_cloexec(self._closing, on=False)
             os.execve(fd, _words(fields.get("argv")), environ)  # noqa: S606 - no shell
         except (OSError, ValueError, PeerError):  # the guardian is left
-            restore([*self._inherited, self._memfd])
+            restore(self._closing)
 
     def _tell_guardian(self, word: bytes) -> None:
         fd = self.fds.find(GUARDIAN, 0)
@@ -229,9 +230,6 @@ def _adopt(place: MutableMapping[str, str], variable: str) -> Adopted | None:
     except CprError as exc:
         exc.hint(f"without {VARIABLE} in the environment the program starts afresh")
         raise
-    for entry in found.fds.walk():
-        set_cloexec(entry.fd, on=not entry.stream)
-    set_cloexec(memfd, on=True)
     found.hold(memfd)
     found.started_ns = started
     return found
@@ -312,9 +310,8 @@ def _words(value: object) -> list[str]:
 
 
 def restore(changed: list[int]) -> None:
-    """Set close-on-exec again; every one is tried, for one left inheritable would leak into each later child."""
-    for fd in reversed(changed):
-        try:
-            set_cloexec(fd, on=True)
-        except OSError:  # it was closed behind our back: nothing to restore
-            continue
+    """Set close-on-exec again; what was closed behind our back has nothing to restore."""
+    try:
+        set_cloexec(changed, on=True)
+    except OSError:
+        return

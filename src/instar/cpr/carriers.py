@@ -37,13 +37,14 @@ class ExecCarrier:
         argv: Arguments, the program's name first.
     """
 
-    __slots__ = ("_argv", "_inherited", "_memfd", "_target")
+    __slots__ = ("_argv", "_closing", "_inherited", "_memfd", "_target")
 
     def __init__(self, target: Target, argv: list[str]) -> None:
         self._target = target
         self._argv = argv
         self._memfd = -1
         self._inherited: list[int] = []
+        self._closing: list[int] = []  # those of them that are close-on-exec until exec
 
     def save(self, fds: Fds, info: Record) -> None:
         """Write down what the new program gets; nothing is inheritable yet. Again: replaces.
@@ -71,7 +72,9 @@ class ExecCarrier:
         data = encode(record)
         header = HEADER.pack(MAGIC, FORMAT, len(data), crc32(data))
         self._memfd = sealed("instar-cpr", header + data)
-        self._inherited = [entry.fd for entry in table.walk()]
+        self._inherited = table.numbers()
+        closing = [entry.fd for entry in table.walk() if not os.get_inheritable(entry.fd)]
+        self._closing = [*closing, *table.members(), self._memfd]
 
     @property
     def descriptors(self) -> list[int]:
@@ -89,26 +92,22 @@ class ExecCarrier:
                 were, the memfd is closed, and the old program goes on.
         """
         flush_streams()
-        changed: list[int] = []
         number = str(self._memfd)
         try:
-            for fd in (*self._inherited, self._memfd):
-                if not os.get_inheritable(fd):
-                    changed.append(fd)
-                    set_cloexec(fd, on=False)
+            set_cloexec(self._closing, on=False)
             os.execve(self._target.fd, self._argv, {**environ, VARIABLE: number})  # noqa: S606 - no shell
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else str(exc)
             raise ExecFailedError(f"execvp {self._target.program} failed: {why}") from exc
         finally:
-            restore(changed)
+            restore(self._closing)
             self.drop()
         raise AssertionError("exec neither worked nor failed")
 
     def drop(self) -> None:
         """Forget what was saved; again is fine."""
         fd, self._memfd = self._memfd, -1
-        self._inherited = []
+        self._inherited, self._closing = [], []
         if fd >= 0:
             os.close(fd)
 

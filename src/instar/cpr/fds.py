@@ -5,15 +5,16 @@ Descriptors that are not in the table stay close-on-exec and end with the old pr
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from instar.cpr.errors import DescriptorError, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Final
+
+    from instar.cpr.group import Group
 
     Key = tuple[str, int]
     Identity = dict[str, object]
@@ -31,6 +32,8 @@ _FIELDS: Final = {
     "stream": bool,
     "identity": dict,
 }
+_MANY: Final = 100  # from here on compiled code saves more than it costs to have it
+_GROUP_FIELDS: Final = frozenset(("name", "kind", "owner", "numbers", "identities"))
 _TYPE_MASK: Final = 0o170000  # S_IFMT
 
 
@@ -54,19 +57,26 @@ class Entry:
         self.claimed = True  # entries that arrived from another program begin unclaimed
 
     def __repr__(self) -> str:
-        return f"{self.name}/{self.ident} (fd {self.fd})"
+        return f"{self.label} (fd {self.fd})"
+
+    @property
+    def label(self) -> str:
+        """Its name and id, for people."""
+        return f"{self.name}/{self.ident}"
 
 
 class Fds:
     """A table of named descriptors; the key is (name, id), a descriptor has one name only.
 
-    The table names descriptors, it does not own them: nothing but :meth:`close_unclaimed` closes one.
+    Where there are thousands of one kind, as a service's connections, they go into a :meth:`group`. The table names
+    descriptors, it does not own them: nothing but :meth:`close_unclaimed` closes one.
     """
 
-    __slots__ = ("_entries", "_names")
+    __slots__ = ("_entries", "_groups", "_names")
 
     def __init__(self) -> None:
         self._entries: dict[Key, Entry] = {}
+        self._groups: dict[str, Group] = {}
         self._names: dict[int, Key] = {}  # by descriptor
 
     def save(self, name: str, ident: int, fd: int, /, *, kind: str = "", owner: str = "") -> None:
@@ -93,6 +103,26 @@ class Fds:
         """Keep ``fd`` under this name, replacing an earlier one (which stays open); as :meth:`save`."""
         self._put(name, ident, fd, kind, owner)
 
+    def group(self, name: str, /, *, kind: str = "", owner: str = "") -> Group:
+        """Return the group of that name, claimed: as the old program left it, or empty.
+
+        Args:
+            name: As for :meth:`save`; groups and single descriptors do not share names.
+            kind: As for :meth:`save`; of an empty one.
+            owner: As well.
+
+        Raises:
+            DescriptorError: The name is none; nothing changed.
+        """
+        found = self._groups.get(name)
+        if found is None:
+            from instar.cpr.group import Group  # noqa: PLC0415 - by need
+
+            _check_texts(name, kind, owner)
+            found = self._groups[name] = Group(name, kind, owner, self._names)
+        found.claimed = True
+        return found
+
     def find(self, name: str, ident: int, /) -> int:
         """Return the descriptor of that name and claim it; -1 if there is none."""
         entry = self._entries.get((name, ident))
@@ -116,7 +146,7 @@ class Fds:
         return True
 
     def walk(self, owner: str = "") -> Iterator[Entry]:
-        """Yield the entries in the order of their keys; naming an owner claims what it yields."""
+        """Yield the single entries in the order of their keys; naming an owner claims what it yields."""
         for key in sorted(self._entries):
             entry = self._entries[key]
             if not owner:
@@ -126,26 +156,46 @@ class Fds:
                 yield entry
 
     def copy(self) -> Fds:
-        """Return a table of its own with the same entries."""
+        """Return a table of its own with the same entries and groups."""
         made = Fds()
         made._entries = dict(self._entries)
         made._names = dict(self._names)
+        made._groups = {name: group.copy(made._names) for name, group in self._groups.items()}
         return made
 
-    def unclaimed(self) -> list[Entry]:
-        """Return what arrived from another program and nobody has asked for."""
-        return [entry for entry in self.walk() if not entry.claimed]
+    def members(self) -> dict[int, object]:
+        """Return the descriptors of all groups; what comes with one is the same object while it is the same file."""
+        found: dict[int, object] = {}
+        for group in self._groups.values():
+            found.update(group.members)
+        return found
 
-    def close_unclaimed(self) -> list[Entry]:
-        """Close and forget what nobody has asked for; return it for the report."""
-        left = self.unclaimed()
+    def numbers(self) -> list[int]:
+        """Return all descriptors."""
+        return [entry.fd for entry in self._entries.values()] + list(self.members())
+
+    def unclaimed(self) -> list[Entry | Group]:
+        """Return what arrived from another program and nobody has asked for."""
+        left: list[Entry | Group] = [entry for entry in self.walk() if not entry.claimed]
+        return left + [group for group in self._groups.values() if not group.claimed]
+
+    def close_unclaimed(self) -> list[str]:
+        """Close and forget what nobody has asked for; return its labels for the report."""
+        left = [entry for entry in self.walk() if not entry.claimed]
         for entry in left:
             self.delete(entry.name, entry.ident)
             os.close(entry.fd)
-        return left
+        groups = [group for group in self._groups.values() if not group.claimed]
+        for group in groups:
+            del self._groups[group.name]
+            members = list(group)
+            group.clear()
+            for fd in members:
+                os.close(fd)
+        return [entry.label for entry in left] + [group.label for group in groups]
 
     def verify(self) -> None:
-        """Check that every descriptor is open and is still what it was when it was saved.
+        """Check that every single descriptor is open and is still what it was when it was saved.
 
         Raises:
             DescriptorError: Somebody closed or reused one behind our back; nothing changed.
@@ -153,9 +203,14 @@ class Fds:
         for entry in self.walk():
             _verify(entry)
 
+    def verify_members(self) -> None:
+        """As :meth:`verify`, of groups; a pause has no time for it, and the next program does it anyway."""
+        for group in self._groups.values():
+            group.verify()
+
     def to_record(self) -> list[object]:
         """Return the table for another program (see :meth:`from_record`)."""
-        return [
+        rows: list[object] = [
             {
                 "name": entry.name,
                 "id": entry.ident,
@@ -167,10 +222,11 @@ class Fds:
             }
             for entry in self.walk()
         ]
+        return rows + [group.to_record() for group in self._groups.values() if group]
 
     @classmethod
     def from_record(cls, record: object) -> Fds:
-        """Make the table that another program wrote; every entry begins unclaimed.
+        """Make the table that another program wrote; everything begins unclaimed.
 
         Raises:
             PeerError: The record is not a table (hostile or damaged).
@@ -181,6 +237,9 @@ class Fds:
         table = cls()
         rows: list[object] = record  # pyright: ignore[reportUnknownVariableType]
         for n, row in enumerate(rows):
+            if _is_group(row):
+                table._adopt_group(row, n)
+                continue
             entry = _entry_of(row, n)
             if (entry.name, entry.ident) in table._entries:
                 raise PeerError(f"descriptor {entry!r} arrived twice; nothing was adopted")
@@ -189,6 +248,17 @@ class Fds:
             entry.claimed = False
             table._entries[entry.name, entry.ident] = entry
         return table
+
+    def _adopt_group(self, row: object, n: int) -> None:
+        from instar.cpr.group import FIELDS, Group  # noqa: PLC0415 - by need
+
+        fields: dict[str, object] = row  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+        _check_kinds(fields, FIELDS, n)
+        _check_texts(str(fields["name"]), str(fields["kind"]), str(fields["owner"]))
+        group = Group.from_record(fields, self._names)
+        if group.name in self._groups:
+            raise PeerError(f"descriptors {group.label} arrived twice; nothing was adopted")
+        self._groups[group.name] = group
 
     def _put(self, name: str, ident: int, fd: int, kind: str, owner: str) -> None:
         key = (name, ident)
@@ -257,12 +327,30 @@ def _anonymous_label(fd: int) -> str:
         return ""
 
 
-def set_cloexec(fd: int, *, on: bool) -> None:
-    """Set or clear close-on-exec of ``fd``."""
-    flags = fcntl.fcntl(fd, fcntl.F_GETFD)
-    wanted = flags | fcntl.FD_CLOEXEC if on else flags & ~fcntl.FD_CLOEXEC
-    if wanted != flags:
-        fcntl.fcntl(fd, fcntl.F_SETFD, wanted)
+def set_cloexec(numbers: list[int], *, on: bool) -> None:
+    """Set or clear close-on-exec of each; every one is tried, for one left inheritable would leak into each child.
+
+    Raises:
+        OSError: What the kernel said of the first that failed.
+    """
+    if len(numbers) > _MANY:
+        try:
+            from instar.cpr._descriptors import set_cloexec as compiled  # noqa: PLC0415 - by need
+        except ImportError:
+            pass
+        else:
+            from array import array  # noqa: PLC0415 - by need
+
+            compiled(array("i", numbers), on)
+            return
+    failed: OSError | None = None
+    for fd in numbers:
+        try:
+            os.set_inheritable(fd, not on)
+        except OSError as exc:
+            failed = failed or exc
+    if failed is not None:
+        raise failed
 
 
 def _verify(entry: Entry) -> None:
@@ -273,13 +361,22 @@ def _verify(entry: Entry) -> None:
         )
 
 
+def _is_group(row: object) -> bool:
+    return isinstance(row, dict) and row.keys() == _GROUP_FIELDS  # pyright: ignore[reportUnknownMemberType]
+
+
 def _entry_of(row: object, n: int) -> Entry:
     if not isinstance(row, dict) or set(row) != set(_FIELDS):  # pyright: ignore[reportUnknownArgumentType]
         raise PeerError(f"row {n} of the table of descriptors is malformed; nothing was adopted")
     fields: dict[str, object] = row  # pyright: ignore[reportUnknownVariableType]
+    _check_kinds(fields, _FIELDS, n)
     entry = Entry("", 0, -1, "", "")
-    for key, kind in _FIELDS.items():
-        if type(fields[key]) is not kind:  # True is not a number
-            raise PeerError(f"row {n} of the table of descriptors: bad {key}; nothing was adopted")
+    for key in _FIELDS:
         setattr(entry, "ident" if key == "id" else key, fields[key])
     return entry
+
+
+def _check_kinds(fields: dict[str, object], kinds: Mapping[str, type], n: int) -> None:
+    for key, kind in kinds.items():
+        if type(fields[key]) is not kind:  # True is not a number
+            raise PeerError(f"row {n} of the table of descriptors: bad {key}; nothing was adopted")

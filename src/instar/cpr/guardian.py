@@ -3,9 +3,9 @@
 It is executed by path with nothing but the standard library, so that it works when the package is what is broken.
 ``guardian.py SOCKET PID``: a SOCK_SEQPACKET and the process to watch, its parent.
 
-Words to it: ``fds N...`` with descriptors, which the old program had under the numbers N; ``arm JSON`` with the rest of
-what it needs; ``wait`` (a person decides: no time limit any more); ``again`` (the old program has begun in the same
-process: its time starts); ``off`` (nothing to guard). From it: ``ready``.
+Words to it: ``fds N...`` with descriptors, which the old program had under the numbers N; ``drop N...``: it has closed
+those; ``arm JSON`` with the rest of what it needs; ``wait`` (a person decides: no time limit any more); ``again`` (the
+old program has begun in the same process: its time starts); ``off`` (nothing to guard). From it: ``ready``.
 
 Exit status: 0 there was nothing to do; 1 the old program could not be started. Otherwise it becomes the old program.
 
@@ -39,6 +39,7 @@ _COUNT_AT: Final = 8
 _WORK: Final = 0
 _DECISION: Final = 1
 _LOOK_AGAIN_MS: Final = 50
+_FIRST_FREE: Final = 3  # where standard streams are closed
 
 
 class Guardian:
@@ -87,7 +88,10 @@ class Guardian:
             got = array.array("i")
             for _, _, raw in ancillary:
                 got.frombytes(raw[: len(raw) - len(raw) % got.itemsize])
+            self._drop(rest)
             self.fds.update(zip((int(n) for n in rest.split()), got, strict=True))
+        elif word == "drop":
+            self._drop(rest)
         elif word == "arm":
             self._arm(json.loads(rest))
         elif word == "wait":
@@ -99,6 +103,12 @@ class Guardian:
         elif not word:  # both programs have closed it: only the process tells more
             self.sock.close()
         return False
+
+    def _drop(self, numbers: str) -> None:
+        for number in numbers.split():
+            fd = self.fds.pop(int(number), -1)
+            if fd >= 0:
+                os.close(fd)
 
     def _arm(self, order: dict[str, object]) -> None:
         self.order = order
@@ -192,11 +202,33 @@ class Guardian:
 
 
 def place(fds: dict[int, int]) -> None:
-    """Give every descriptor the number that it had, inheritable; what had these numbers before is gone."""
-    above = max(fds, default=0) + 1
-    high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in fds.items()}
-    for number, fd in high.items():
+    """Give every descriptor the number that it had, inheritable; what had these numbers before is gone.
+
+    One more number is in use at most, for the process may not have more.
+    """
+    wanted = dict(fds)  # number -> where it is now
+    holders = {fd: number for number, fd in wanted.items()}
+    free = [number for number in wanted if number not in holders]
+    while wanted:
+        if not free:  # circles are left: open one of them
+            number, fd = next(iter(wanted.items()))
+            if number == fd:
+                os.set_inheritable(fd, True)  # noqa: FBT003 - as os has it
+                del wanted[number], holders[fd]
+                continue
+            del holders[fd]
+            wanted[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+            holders[wanted[number]] = number
+            os.close(fd)
+            free.append(fd)
+        number = free.pop()
+        fd = wanted.pop(number, -1)
+        if fd < 0:
+            continue
         os.dup2(fd, number, inheritable=True)
+        os.close(fd)
+        del holders[fd]
+        free.append(fd)  # whose number it was, if anybody's, can have it now
 
 
 def say(text: str) -> None:

@@ -21,7 +21,7 @@ from instar.cpr.guardian import GROUP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Final
 
 _TRIES: Final = 200
@@ -42,6 +42,7 @@ class GuardianLink:
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid = pid
         self.socket = sock
+        self._given: dict[int, object] = {}
 
     @classmethod
     def start(cls) -> GuardianLink:
@@ -87,20 +88,41 @@ class GuardianLink:
         except ChildProcessError:  # this program ignores SIGCHLD
             return os.path.exists(f"/proc/{self.pid}")
 
-    def arm(self, numbers: Sequence[int], order: Mapping[str, object]) -> None:
+    def give(self, members: Mapping[int, object]) -> None:
+        """Hand over what there are thousands of while work goes on; what has changed by :meth:`arm` is seen to there.
+
+        Args:
+            members: Of groups, by number; what is another object later is another file.
+
+        Raises:
+            UpdateRefusedError: The guardian is gone.
+        """
+        self._send_descriptors(list(members))
+        self._given = dict(members)
+
+    def arm(
+        self,
+        numbers: Sequence[int],
+        order: Mapping[str, object],
+        members: Mapping[int, object] | None = None,
+    ) -> None:
         """Hand over everything that the old program needs to be started again; the time begins to run.
 
         Args:
             numbers: All descriptors, the sealed table last.
             order: ``program`` (number of the file to execute), ``argv``, ``lease`` (its number), ``count`` (its commits
                 so far), ``limit-ms`` (after so long the new program is ended, if it has not committed).
+            members: Those of groups, as for :meth:`give`.
 
         Raises:
             UpdateRefusedError: The guardian is gone.
         """
-        for at in range(0, len(numbers), GROUP):
-            group = list(numbers[at : at + GROUP])
-            self._send("fds " + " ".join(str(number) for number in group), group)
+        given, members = self._given, members or {}
+        for group in _groups([fd for fd in given if fd not in members]):
+            self._send("drop " + " ".join(map(str, group)), [])
+        self._send_descriptors(
+            [fd for fd in numbers if fd not in given or members.get(fd) is not given[fd]]
+        )
         environ = {VARIABLE: str(numbers[-1])}
         self._send("arm " + json.dumps({**order, "environ": environ, "failed": FAILED}), [])
 
@@ -113,6 +135,10 @@ class GuardianLink:
         finally:
             self.socket.close()
         reap(self.pid)
+
+    def _send_descriptors(self, numbers: Sequence[int]) -> None:
+        for group in _groups(numbers):
+            self._send("fds " + " ".join(map(str, group)), group)
 
     def _send(self, word: str, fds: Sequence[int]) -> None:
         rights = array.array("i", fds)
@@ -129,6 +155,11 @@ class GuardianLink:
             else:
                 return
         raise UpdateRefusedError("the guardian does not take the descriptors")
+
+
+def _groups(numbers: Sequence[int]) -> Iterator[list[int]]:
+    for at in range(0, len(numbers), GROUP):
+        yield list(numbers[at : at + GROUP])
 
 
 def reap(pid: int) -> None:

@@ -10,7 +10,13 @@ import os
 from instar.cpr.adopted import BACK, GUARDIAN, KEEPER, LEASE
 from instar.cpr.carriers import ExecCarrier
 from instar.cpr.engine import MODE, STREAM
-from instar.cpr.errors import NoKeeperError, StateError, TargetError, UpdateRefusedError
+from instar.cpr.errors import (
+    DescriptorError,
+    NoKeeperError,
+    StateError,
+    TargetError,
+    UpdateRefusedError,
+)
 from instar.cpr.guardian_link import GuardianLink
 from instar.cpr.keeper import KEEPERS, Keeper, left
 from instar.cpr.lease import WORK, Lease
@@ -35,12 +41,14 @@ if TYPE_CHECKING:
 UPDATE: Final = Table(
     Row("prepare", "find-target", "open_target", "close_target"),
     Row("prepare", "find-way-back", "check_own"),
+    Row("prepare", "check-descriptors", "check_descriptors"),
     Row("prepare", "ask-blockers", "check_blockers"),
     Row("prepare", "tell-listeners", "notify_setup", "notify_failed"),
     Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
     Row("rehearse", "new-program", "rehearse_new"),
     Row("rehearse", "way-back", "rehearse_way_back"),
     Row("rehearse", "guardian-ready", "check_guardian"),
+    Row("rehearse", "guardian-given", "give_guardian"),
     Row("rehearse", "keeper", "start_keeper", "end_keeper"),
     Row("stop", "hold-signals", "hold_signals", "let_signals_in"),
     Row("stop", "stop-work", "stop_work", "resume_work"),
@@ -52,6 +60,7 @@ UPDATE: Final = Table(
 CHECK: Final = Table(
     Row("prepare", "find-target", "open_target", "close_target"),
     Row("prepare", "find-way-back", "check_own"),
+    Row("prepare", "check-descriptors", "check_descriptors"),
     Row("prepare", "ask-blockers", "check_blockers"),
     Row("rehearse", "new-program", "rehearse_new"),
     Row("rehearse", "way-back", "rehearse_way_back"),
@@ -121,6 +130,13 @@ class _Update:
         except TargetError as exc:
             raise UpdateRefusedError(f"the way back is lost: {exc}; {_KEPT}") from exc
 
+    def check_descriptors(self) -> None:
+        try:
+            self._fds.verify()
+            self._fds.verify_members()
+        except DescriptorError as exc:
+            raise UpdateRefusedError(str(exc)) from exc
+
     def check_blockers(self) -> None:
         self._engine.blockers.check(MODE)
 
@@ -146,6 +162,10 @@ class _Update:
         if self._guardian is not None:
             self._guardian.check_ready()
             self._guardian.socket.settimeout(None)
+
+    def give_guardian(self) -> None:
+        if self._guardian is not None:
+            self._guardian.give(self._fds.members())
 
     def rehearse_new(self) -> None:
         answer = self._hear_new() if self.rehearse else self.answer
@@ -330,7 +350,7 @@ class _Update:
             "count": self._lease.count,
             "limit-ms": self._limit_ms + _GRACE_MS,
         }
-        self._guardian.arm(self._carrier.descriptors, order)
+        self._guardian.arm(self._carrier.descriptors, order, self._fds.members())
 
     def execute(self) -> None:
         assert self._carrier is not None

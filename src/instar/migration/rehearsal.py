@@ -128,7 +128,7 @@ class Rehearsal:
     def _actions(self, fds: Fds, carrier: ExecCarrier, handed: list[int]) -> list[Action]:
         """Return what is done to descriptors between fork and exec; what is made for that is added to ``handed``."""
         theirs, said = handed
-        numbers = {entry.fd for entry in fds.walk()}
+        numbers = set(fds.numbers())
         actions: list[Action] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in carrier.descriptors]
         if 0 not in numbers:
             actions.append((os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0))
