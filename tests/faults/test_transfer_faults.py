@@ -14,8 +14,10 @@ import pytest
 
 from faulty import faulty
 from harness import QmpError, Vm
+from instar.sandbox.landlock import abi
 from transfer_pair import Pair, alive, unix
 
+needs_landlock = pytest.mark.skipif(abi() < 6, reason="this kernel lets a sandbox send signals")
 GO = "import instar.migration.incoming as i\n"
 COMMIT = "import instar.cpr.transfer as t\nimport os\n"
 LOCKED = (  # between taking the decision and counting it
@@ -175,6 +177,90 @@ def test_cancel_before_the_target_is_ready_and_after_it_is(pair: Pair) -> None:
     pair.vm.qmp.command("migrate-set-capabilities", capabilities=[pause | {"state": False}])
     assert pair.vm.footprint() == before
     assert_transfers(pair)
+
+
+HOLDS = {
+    "its disks": (GO + "import os\ndef bad(*a): os.kill(os.getpid(), 19)\ni.Incoming._commit = bad\n", "paused"),
+    "the decision": (COMMIT + LOCKED.format(19), "postmigrate"),
+}  # fmt: skip
+
+
+@needs_landlock
+@pytest.mark.parametrize("what", HOLDS)
+def test_target_that_hangs_and_may_not_be_ended_gives_the_guest_back_by_its_end(
+    ticker: Path, tmp_path: Path, what: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    patch, status = HOLDS[what]
+    words = ("-kernel", str(ticker), "-drive", f"file={disk},if=virtio,format=raw")
+    with Vm(*words, "-sandbox", "on") as vm:
+        vm.console.wait(b"tick 1")
+        pair = Pair(vm)
+        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 1000})
+        with pair.target(program=faulty(tmp_path, patch)) as target:
+            pair.migrate()
+            vm.qmp.wait_event("MIGRATION", status="failed")
+            assert vm.qmp.command("query-status")["status"] == status
+            with pytest.raises(QmpError):
+                vm.qmp.command("cont")
+            assert "goes on here when it has ended" in vm.said()
+            target.process.kill()
+            vm.qmp.wait_event("RESUME")
+        vm.console.wait(b"tick", len(vm.console.text))
+        assert_transfers(pair)
+
+
+def test_disk_that_is_resized_while_the_target_waits_has_its_new_size_there(pair: Pair) -> None:
+    with pair.target(incoming="defer") as target:
+        pair.migrate()
+        target.connect()
+        pair.vm.qmp.command("block_resize", device="virtio0", size=2 << 20)
+        target.qmp.command("migrate-incoming", channels=[pair.channels[0]])
+        pair.vm.qmp.wait_event("MIGRATION", status="completed")
+        (disk,) = target.qmp.command("query-block")
+        assert disk["inserted"]["image"]["virtual-size"] == 2 << 20
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_target_that_is_told_to_end_leaves_no_socket(pair: Pair, number: int) -> None:
+    with pair.target() as target:
+        target.process.send_signal(number)
+        target.wait_exit()
+        assert "ended before a guest came" in target.said()
+    assert not pair.cpr.exists()
+    pause = {"capability": "pause-before-switchover", "state": True}
+    pair.vm.qmp.command("migrate-set-capabilities", capabilities=[pause])
+    with pair.target() as target:
+        pair.migrate()
+        pair.vm.qmp.wait_event("MIGRATION", status="pre-switchover")
+        target.process.send_signal(number)
+        target.wait_exit()
+    assert not pair.main.exists()
+    pair.vm.qmp.command("migrate-continue", state="pre-switchover")
+    pair.vm.qmp.wait_event("MIGRATION", status="failed")
+    assert pair.vm.qmp.command("query-status")["running"] is True
+
+
+def test_pid_file_names_who_has_the_guest(ticker: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with Vm("-kernel", str(ticker), "-pidfile", str(path)) as vm:
+        vm.console.wait(b"tick 1")
+        pair = Pair(vm)
+        with pair.target(program=faulty(tmp_path, REFUSES["before it commits"][0])) as target:
+            pair.fail()
+            target.wait_exit()
+            assert int(path.read_text()) == vm.pid
+        with pair.target() as target:
+            pair.transfer()
+            target.connect()
+            assert int(path.read_text()) == target.pid
+            vm.qmp.command("quit")
+            vm.wait_exit()
+            assert int(path.read_text()) == target.pid
+            target.qmp.command("quit")
+            target.wait_exit()
+    assert not path.exists()
 
 
 # QEMU's failures of this mode, by their numbers, with what happens here.

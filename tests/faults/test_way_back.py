@@ -111,3 +111,20 @@ def test_program_that_fails_after_its_commit_keeps_the_guest(
     seen = len(vm.console.text)
     vm.console.wait(b"tick", seen)
     assert vm.process.poll() is None
+
+
+def test_program_that_loses_the_incoming_channel_writes_nothing_to_the_memory(
+    vm: Vm, tmp_path: Path
+) -> None:
+    anew = tmp_path / "started-anew"
+    patch = (
+        "import os\n"
+        "if 'INSTAR_CPR_FAILED' not in os.environ:\n"
+        " at = sys.argv.index('-incoming'); del sys.argv[at:at + 2]\n"
+        " import instar.boards.virt as v\n"
+        f" v.VirtBoard.reset = lambda *a: open({str(anew)!r}, 'w')\n"
+    )
+    vm.qmp.command("migrate-set-parameters", **{"x-update-rehearsal": False})
+    assert "would start the guest anew" in fail(vm, faulty(tmp_path, patch))
+    assert not anew.exists()
+    vm.console.wait(b"tick", len(vm.console.text))

@@ -39,6 +39,14 @@ def lock(fd: int, *, exclusive: bool) -> bool:
     return _lock(fd, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
 
 
+def try_lock(fd: int, *, exclusive: bool) -> bool:
+    """Do what :func:`lock` does; a file system without locks protects nobody, and refuses nobody."""
+    try:
+        return lock(fd, exclusive=exclusive)
+    except OSError:
+        return True
+
+
 def unlock(fd: int) -> None:
     """Give the lock up."""
     _lock(fd, fcntl.F_UNLCK)

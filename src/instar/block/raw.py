@@ -257,6 +257,8 @@ class RawBlock:
                 f'disk {self.id}: failed to get "{kind}" lock on {self.path}: another program has it open'
             ).hint("is another virtual machine using it?")
         self._locked = True
+        size = os.lseek(self._fd, 0, os.SEEK_END)  # whoever had it until now may have resized it
+        self.size = size - size % SECTOR
 
     def inactivate(self) -> None:
         """Finish all requests, bring them to the disk, give the lock up: another VM may own the disk.

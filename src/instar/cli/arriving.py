@@ -5,11 +5,12 @@ Not on the resume path. Source: own; docs/decisions/0010.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from instar import signals
 from instar.cli.options import Config, parse
 from instar.cli.options.compare import differences
-from instar.errors import ConfigError, InstarError
+from instar.errors import ConfigError, HostError, InstarError
 from instar.migration.arrival import wait_for_source
 from instar.migration.channels import SocketAddress
 
@@ -22,8 +23,9 @@ def await_descriptors(config: Config) -> Arrival:
 
     Raises:
         ConfigError: This command line makes another machine; the source was told.
-        HostError: Nothing can listen at the cpr channel.
+        HostError: Nothing can listen at the cpr channel, or a signal said that this program should end.
     """
+    signals.on_ending(_end)
     arrival = wait_for_source(SocketAddress(config.incoming_cpr))
     try:
         _check_same_machine(config, arrival)
@@ -31,6 +33,10 @@ def await_descriptors(config: Config) -> Arrival:
         arrival.refuse(e)
         raise
     return arrival
+
+
+def _end(number: int) -> NoReturn:
+    raise HostError(f"signal {number}: ended before a guest came")
 
 
 def _check_same_machine(config: Config, arrival: Arrival) -> None:

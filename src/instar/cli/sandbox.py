@@ -146,6 +146,8 @@ def _allow_what_options_name(layer: landlock.Layer, config: Config) -> None:
 
 
 def _sockets(config: Config) -> Iterator[str]:
+    if config.incoming.startswith("unix:"):
+        yield config.incoming[5:]
     for chardev in config.chardevs:
         if chardev.kind == "socket" and chardev.server and chardev.path:
             yield chardev.path

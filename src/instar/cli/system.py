@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
+_MAX_PID: Final = 32  # bytes that are looked at
 GIL_TURN_S: Final = (
     0.0005  # a guest at a device waits no longer than this for what the main thread is doing
 )
@@ -146,7 +147,9 @@ def _text(error: BaseException) -> str:
 
 def _run(config: Config, adopted: Adopted | None, arrival: Arrival | None) -> int:
     if adopted is None:
-        _set_up_process(config)
+        _set_up_process(config, beside=arrival is not None)
+    else:
+        _check_goes_on(config)
     loop = Loop()
     fatal: list[str] = []
 
@@ -176,12 +179,22 @@ def _run(config: Config, adopted: Adopted | None, arrival: Arrival | None) -> in
             raise IncomingError(fatal[0])
         ended = True
     finally:
+        if arrival is not None:
+            arrival.stop_listening()
         # What was handed over stays as it is while somebody else may have to go on with it.
         if ended or adopted is None or adopted.committed:
             _close(vm)
     if adopted is not None and not adopted.committed:
         adopted.end()
     return vm.machine.exit_status
+
+
+def _check_goes_on(config: Config) -> None:
+    """Refuse to start a guest anew before the machine is made, for that writes to the memory that was handed over."""
+    if not config.incoming:
+        raise ConfigError(
+            "this command line would start the guest anew: it has no -incoming, but a running guest was handed over"
+        )
 
 
 def _begin(vm: Vm, config: Config, adopted: Adopted | None, arrival: Arrival | None) -> None:
@@ -196,6 +209,8 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None, arrival: Arrival | N
         confine(config)
     if config.incoming:
         vm.migration.expect_incoming(adopted, arrival)
+        if arrival is not None:  # until then the file names the program that has the guest
+            vm.migration.after_incoming(lambda: _tell_new_pid(config))
         if config.incoming != "defer":
             _load(vm, config.incoming)
         elif adopted is not None:  # a person decides when it goes on
@@ -204,10 +219,6 @@ def _begin(vm: Vm, config: Config, adopted: Adopted | None, arrival: Arrival | N
         elif arrival is not None:
             arrival.wait_for_person()
         return
-    if adopted is not None:
-        raise ConfigError(
-            "this command line would start the guest anew: it has no -incoming, but a running guest was handed over"
-        )
     if not config.start_paused:
         vm.machine.resume()
 
@@ -230,12 +241,17 @@ def _close(vm: Vm) -> None:
     for part in vm.host_parts:
         part.close()
     if vm.config.pidfile:
-        try:
-            os.unlink(vm.config.pidfile)
-        except OSError as e:
-            log.warning(
-                f"-pidfile {vm.config.pidfile}: {os.strerror(e.errno or 0)}; it was not removed"
-            )
+        _remove_pidfile(vm.config.pidfile)
+
+
+def _remove_pidfile(path: str) -> None:
+    """Remove the file, unless it names a program that has taken the guest over."""
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            if file.read(_MAX_PID).strip() == str(os.getpid()):
+                os.unlink(path)
+    except OSError as e:
+        log.warning(f"-pidfile {path}: {os.strerror(e.errno or 0)}; it was not removed")
 
 
 def _open_standard_fds() -> None:
@@ -248,13 +264,13 @@ def _open_standard_fds() -> None:
             os.set_inheritable(opened, True)  # noqa: FBT003 - positional only; the lowest free number is the one that was missing
 
 
-def _set_up_process(config: Config) -> None:
+def _set_up_process(config: Config, *, beside: bool) -> None:
     for text in config.warnings:
         log.warning(text)
     if config.process_name:
         with open("/proc/self/comm", "w", encoding="utf-8") as comm:
             comm.write(config.process_name)
-    if config.pidfile:
+    if config.pidfile and not beside:
         try:
             _write_pidfile(config.pidfile)
         except OSError as e:
@@ -273,7 +289,7 @@ def _write_pidfile(path: str) -> None:
 
 
 def _tell_new_pid(config: Config) -> None:
-    """Write the pid file anew: the guardian has become this program, under its own number."""
+    """Write the pid file anew: this program has the guest now, under its own number."""
     if config.pidfile:
         try:
             _write_pidfile(config.pidfile)

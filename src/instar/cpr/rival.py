@@ -36,6 +36,9 @@ class Rival:
     Args:
         sock: A unix socket that is connected to it.
 
+    Attributes:
+        fd: The pidfd; it can be read once the process has ended.
+
     Raises:
         OSError: It is not to be seen from here (another PID namespace), or has ended.
     """
@@ -43,11 +46,11 @@ class Rival:
     def __init__(self, sock: socket.socket) -> None:
         data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         self.pid: int = _CREDENTIALS.unpack(data)[0]
-        self._fd = os.pidfd_open(self.pid)
+        self.fd = os.pidfd_open(self.pid)
 
     def wait_end(self, patience_ms: int) -> bool:
         """Wait until it has ended, and all that it had is closed; false if it has not by then."""
-        return bool(select.select([self._fd], [], [], patience_ms / 1000)[0])
+        return bool(select.select([self.fd], [], [], patience_ms / 1000)[0])
 
     def kill(self) -> bool:
         """End it and wait for that; false if this program may not."""
@@ -69,7 +72,7 @@ class Rival:
 
     def close(self) -> None:
         """Forget it."""
-        os.close(self._fd)
+        os.close(self.fd)
 
     def _stands(self) -> bool:
         try:
@@ -81,7 +84,7 @@ class Rival:
 
     def _send(self, number: signal.Signals) -> bool:
         try:
-            signal.pidfd_send_signal(self._fd, number)
+            signal.pidfd_send_signal(self.fd, number)
         except ProcessLookupError:
             return True
         except OSError:

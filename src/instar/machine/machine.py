@@ -11,7 +11,7 @@ import _thread
 from instar import log
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import State, i, state, text, u
-from instar.errors import CommandError
+from instar.errors import CommandError, InstarError
 from instar.events import EventBus
 from instar.machine.balloon import Balloon
 from instar.machine.parts import Cpu, Disk, Region
@@ -207,10 +207,14 @@ class Machine:
             self.halt("paused")
 
     def go_back(self) -> None:
-        """Do again what :meth:`note_runstate` saw: a migration is off. A machine that is ending stays as it is."""
+        """Do again what :meth:`note_runstate` saw: a migration is off. A machine that is ending stays as it is.
+
+        Raises:
+            InstarError: As :meth:`resume`; the machine is paused, and may be started when the reason is gone.
+        """
         if self.state.runstate == "running":
             if not self._ending:
-                self.resume()
+                self._resume_or_pause()
             return
         for known in TRANSITIONS:
             if known == self.state.runstate:
@@ -237,6 +241,13 @@ class Machine:
         self.events.emit(
             "RESUME"
         )  # after, since telling takes time that the guest would stand still
+
+    def _resume_or_pause(self) -> None:
+        try:
+            self.resume()
+        except InstarError:
+            self._states.set("paused")
+            raise
 
     def _run_harts(self) -> None:
         if self.state.pending:

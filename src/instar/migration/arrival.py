@@ -113,7 +113,7 @@ class Arrival:
 
     def close(self) -> None:
         """Close all channels."""
-        self._stop_listening()
+        self.stop_listening()
         for sock in (self._cpr, self._line):
             if sock is not None and sock.fileno() >= 0:
                 self._get_loop().unwatch(sock.fileno())
@@ -161,7 +161,7 @@ class Arrival:
         self._get_loop().unwatch(self._cpr.fileno())  # if the source is gone now, this one goes on
         del self._clients[client.sock.fileno()]
         self._line = client.sock
-        self._stop_listening()
+        self.stop_listening()
         self.transferred.fds.save(*MAIN_FD, client.memfd, kind="memfd", owner="migration")
         self._on_state()
 
@@ -170,7 +170,8 @@ class Arrival:
         del self._clients[client.sock.fileno()]
         client.close()
 
-    def _stop_listening(self) -> None:
+    def stop_listening(self) -> None:
+        """Close the main channel's listener, and whatever else connected to it; again is fine."""
         for client in list(self._clients.values()):
             self._drop(client)
         listener, self._listener = self._listener, None

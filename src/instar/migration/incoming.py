@@ -176,14 +176,14 @@ class Incoming:
             self._migration.incoming_failed(e)
 
     def _begin(self) -> None:
-        views = {
-            backend.id: backend.block.view
-            for backend in self._machine.memory_backends
-            if backend not in self._left
-        }
-        for backend in self._machine.memory_backends:
-            if backend not in self._left:
-                backend.block.clear()
+        copied = [b for b in self._machine.memory_backends if b not in self._left]
+        if any(backend.path for backend in copied):
+            from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
+
+            left_memory.begin_anew(copied)
+        views = {backend.id: backend.block.view for backend in copied}
+        for backend in copied:
+            backend.block.clear()
         self._reader.load_bulk(views)
         self._go_on()
 

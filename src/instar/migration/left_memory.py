@@ -1,10 +1,12 @@
-"""Guest memory that stays in a file while no program runs the guest (cpr-reboot with x-ignore-shared).
+"""Guest memory in a file that has a name: one program at a time has it, and it may wait there while none runs.
 
-Beside each file lies a mark, ``PATH.instar-left``, with the nonce of the state that belongs to it. Whoever goes on
-takes the marks away first, and of two programs only one can. So a state is refused once its memory went on without
-it, and a program that left its memory does not go on after another one did.
+The file is locked by who runs the guest (by open file description, so the lock crosses an update or a transfer with the
+descriptor). Beside a file that was left lies a mark, ``PATH.instar-left``, with the nonce of the state that was saved
+with it. Whoever goes on, or starts another guest there, takes the marks away first, and of two programs only one can.
+So a state is refused once its memory went on without it, and a program that left its memory does not go on after
+another one used it.
 
-Not on the resume path. Source: own; docs/decisions/0010.
+Not on the resume path. Source: own; Linux's fcntl(2), "Open file description locks"; docs/decisions/0010.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from instar.block import file_io
 from instar.cpr.errors import StateInvalidError, TakenOverError
 from instar.errors import HostError
 
@@ -28,6 +31,38 @@ _MAX: Final = 256  # bytes of a mark
 def can_stay(backend: MemoryBackend) -> bool:
     """Whether the memory is there when no program has it open: in a file with a name, and shared."""
     return bool(backend.path) and backend.share and os.path.isfile(backend.path)
+
+
+def claim(backends: Iterable[MemoryBackend]) -> None:
+    """Take the files of these memories for this program alone; having them is fine.
+
+    A private mapping only reads its file: several programs may have that, and none that writes.
+
+    Raises:
+        HostError: Another program has one; nothing was written.
+    """
+    for backend in backends:
+        if backend.path and not file_io.try_lock(backend.block.fd, exclusive=backend.share):
+            raise HostError(
+                f"memory backend {backend.id}: another program has {backend.path}; nothing was written to it"
+            ).hint("is another virtual machine using it?")
+
+
+def give_up(backends: Iterable[MemoryBackend]) -> None:
+    """Let another program take the files."""
+    for backend in backends:
+        if backend.path:
+            file_io.unlock(backend.block.fd)
+
+
+def begin_anew(backends: Sequence[MemoryBackend]) -> None:
+    """Take the files to write something else there than what they hold.
+
+    Raises:
+        HostError: As :func:`claim`.
+    """
+    claim(backends)
+    void(backends)
 
 
 def leave(backends: Iterable[MemoryBackend], nonce: str) -> None:
@@ -57,7 +92,7 @@ def leave(backends: Iterable[MemoryBackend], nonce: str) -> None:
 
 
 def void(backends: Iterable[MemoryBackend]) -> None:
-    """Take away what marks there are: the memories go on as they are, and no state belongs to them."""
+    """Take away what marks there are: no state belongs to these memories, and who left them does not go on."""
     for backend in backends:
         if can_stay(backend):
             _remove(backend.path + SUFFIX)
@@ -88,17 +123,32 @@ def check(backends: Sequence[MemoryBackend], left: object, nonce: object) -> Non
             )
 
 
-def take(backends: Iterable[MemoryBackend], nonce: object) -> None:
+def take(backends: Sequence[MemoryBackend], nonce: object) -> None:
     """Become the one who goes on with the memories.
 
     Raises:
+        HostError: Another program has one of them at this moment; nothing changed.
         TakenOverError: Another program was faster.
     """
+    _check_marks(backends, nonce)
+    claim(backends)
+    _check_marks(backends, nonce)
     for backend in backends:
-        if _mark(backend) != nonce or not _remove(backend.path + SUFFIX):
-            raise TakenOverError(
-                f"another program went on with {backend.path}: this one ends without touching it"
-            )
+        if not _remove(backend.path + SUFFIX):
+            raise _gone(backend)
+
+
+def _check_marks(backends: Sequence[MemoryBackend], nonce: object) -> None:
+    for backend in backends:
+        if _mark(backend) != nonce:
+            give_up(backends)
+            raise _gone(backend)
+
+
+def _gone(backend: MemoryBackend) -> TakenOverError:
+    return TakenOverError(
+        f"another program went on with {backend.path}: this one ends without touching it"
+    )
 
 
 def _mark(backend: MemoryBackend) -> str:

@@ -9,6 +9,7 @@ import os
 import stat
 
 from instar import log
+from instar.block import file_io
 from instar.errors import HostError
 from instar.migration.channels import open_file
 
@@ -74,6 +75,7 @@ class MainChannel:
             if not address.path:
                 return
             self._open_file(address.path)
+            self._check_free(address.path)
             info = os.fstat(self._file)
             if stat.S_ISREG(info.st_mode):
                 self._size = info.st_size
@@ -90,6 +92,13 @@ class MainChannel:
             self._created = True
         except FileExistsError:
             self._file = open_file(path, os.O_WRONLY)
+
+    def _check_free(self, path: str) -> None:
+        """Refuse what a machine uses, even this one: as a disk, as memory, or to save itself there now."""
+        if not file_io.try_lock(self._file, exclusive=True):
+            raise HostError(
+                f"cannot open migration file {path}: a machine uses it; nothing was written to it"
+            )
 
     def write_some(self, writer: Writer) -> bool:
         """Write one turn's worth; true if that was all.
@@ -111,8 +120,13 @@ class MainChannel:
         return True
 
     def sync(self) -> None:
-        """Bring what was written to the disk; OSError."""
-        os.fsync(self._file)
+        """Bring what was written to the disk; HostError."""
+        try:
+            os.fsync(self._file)
+        except OSError as e:
+            raise HostError(
+                f"cannot bring migration file {self._address.path} to the disk: {os.strerror(e.errno or 0)}"
+            ) from e
 
     def keep(self) -> None:
         """Close the file for good: it is what this migration was for."""

@@ -14,7 +14,7 @@ from instar.cpr.blockers import Blockers
 from instar.cpr.errors import CprError, TakenOverError, TargetError
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.notifiers import Notifiers
-from instar.errors import CommandError, HostError, InstarError
+from instar.errors import CommandError, InstarError
 from instar.migration.channels import BRIDGE, MAIN_FD, Address, SocketAddress, resolve
 from instar.migration.identity import Identity
 from instar.migration.incoming import Incoming
@@ -114,7 +114,7 @@ class Migration:
         self.release = ""  # what tells this build from others
         self.keepers: list[int] = []  # tasks that tear down the memory of a program before
         self._adopted: Adopted | None = None  # until something came in
-        self._after_incoming: Callable[[], object] | None = None
+        self._after_incoming: list[Callable[[], object]] = []
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
         self._arrival: Arrival | None = None  # cpr-transfer: who waits for the state
@@ -341,11 +341,15 @@ class Migration:
     # In
 
     def begin_anew(self) -> None:
-        """Note that the guest starts from nothing: a state that was left for its memory is worth nothing now."""
+        """Take memory that lies in files for a new guest: a state that was left for it is worth nothing now.
+
+        Raises:
+            HostError: Another program has it; nothing was written to it.
+        """
         if any(backend.path for backend in self.machine.memory_backends):
             from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
 
-            left_memory.void(self.machine.memory_backends)
+            left_memory.begin_anew(self.machine.memory_backends)
 
     def restore_host(self, adopted: Adopted, lost: Callable[[str], object] | None = None) -> None:
         """Let connections, monitors and settings go on where they were left; ``lost`` hears what cannot."""
@@ -425,7 +429,8 @@ class Migration:
         if self._when_warm is not None:
             try:
                 self._begin_to_listen()
-            except HostError as e:
+            except (InstarError, CprError) as e:
+                self.status_machine.set("active")
                 self.incoming_failed(e)
 
     def _begin_to_listen(self) -> None:
@@ -483,8 +488,8 @@ class Migration:
         if arrival is not None:
             arrival.done(report)
             self._tell(report)
-        if self._after_incoming is not None:
-            self._after_incoming()
+        for callback in self._after_incoming:
+            callback()
 
     def settled(self, unclaimed: list[str]) -> None:
         """Tell how the update went: nothing of it is left to do.
@@ -533,7 +538,7 @@ class Migration:
         if self._adopted is None:
             callback()
         else:
-            self._after_incoming = callback
+            self._after_incoming.append(callback)
 
 
 def load_outgoing() -> type[Outgoing]:

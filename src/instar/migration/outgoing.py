@@ -165,7 +165,8 @@ class Outgoing:
 
     def _failed(self, error: Exception) -> None:
         log.release()
-        migration, reason = self._migration, explained(_own(error))
+        migration = self._migration
+        reason = "; ".join(explained(_own(part)) for part in _parts(error))
         if not self.report.check:
             if migration.status_machine.in_progress:
                 migration.set_status("failed")
@@ -462,13 +463,18 @@ class Outgoing:
     def complete(self) -> None:
         """Give the disks up for the other side and end; the machine stays stopped."""
         self._main.sync()
-        self._main.keep()
         self._machine.release_disks()
+        self._main.keep()  # from here on it is worth something: a disk that could not be given up has undone it
         self._machine.set_runstate("postmigrate")
         self.report.ended_ns = monotonic_ns()
         self._migration.notifiers.done(self._mode)
         self._migration.set_status("completed")
         log.release()
+
+
+def _parts(error: Exception) -> Sequence[Exception]:
+    """Return the error, or, where undoing failed too, what failed first and then the undoing."""
+    return error.exceptions if isinstance(error, ExceptionGroup) else (error,)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
 
 
 def _own(error: Exception) -> Exception:

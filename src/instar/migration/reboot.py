@@ -70,3 +70,4 @@ class Reboot(Outgoing):
 
         if left:
             self._migration.contest = take
+            left_memory.give_up(left)

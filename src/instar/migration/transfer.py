@@ -23,7 +23,7 @@ from instar.cpr.rival import Rival, take_back
 from instar.cpr.stream import Writer
 from instar.cpr.transfer import TransferCarrier, reason_in
 from instar.cpr.versions import versions_for
-from instar.errors import CommandError, ConfigError, HostError
+from instar.errors import CommandError, ConfigError, HostError, InstarError
 from instar.migration.channels import Address
 from instar.migration.copies import find_losses, guest_things, sentences, written_otherwise
 from instar.migration.exchange import Exchange, FileSender, connect
@@ -88,6 +88,7 @@ class Transfer(Outgoing):
         self._expected = self._lease.count
         self._offered = False  # the target may take over from now on
         self._refused = False
+        self._waits = False  # for the end of a target
         self._versions: dict[str, int] = {}
         self._nonce = os.urandom(16).hex()
 
@@ -128,10 +129,11 @@ class Transfer(Outgoing):
                 sock.close()
         self._cpr = self._line = None
         self._main.close()
-        if self._migration.contest is None:
+        if self._migration.contest is None and not self._waits:
             self._let_go()
 
     def _let_go(self) -> None:
+        self._stop_waiting()
         rival, self._rival = self._rival, None
         if rival is not None:
             rival.close()
@@ -186,13 +188,49 @@ class Transfer(Outgoing):
             owner = take_back(self._lease, self._expected, self._rival)
         if owner == "ours":
             self._migration.note_lease()
-            super().resume_vm()
+            self._go_on_or_wait()
         elif owner == "theirs":
             log.warning("cpr-transfer: the target has taken over without an answer")
             self._hand_over()
         else:
             self._machine.set_runstate("postmigrate")
             self._migration.contest = self._ask_again
+            self._wait_for_end("nobody runs the guest")
+
+    def _go_on_or_wait(self) -> None:
+        """Let the guest go on now, or when a target that cannot be ended from here has given up its disks."""
+        try:
+            super().resume_vm()
+        except HostError as e:
+            if self._rival is None or self._rival.wait_end(0):
+                raise
+            self._wait_for_end(str(e))
+
+    def _wait_for_end(self, why: str) -> None:
+        if self._rival is None or self._machine.state.runstate != "running":
+            return
+        log.error(
+            f"cpr-transfer: {why}: the target (process {self._pid}) does not answer and cannot be ended from here; "
+            "the guest goes on here when it has ended"
+        )
+        self._waits = True
+        self._machine.loop.watch(self._rival.fd, readable=self._ended)
+
+    def _ended(self) -> None:
+        """The target has ended: let the guest go on, unless somebody did."""
+        self._stop_waiting()
+        try:
+            if not self._migration.busy:
+                self._machine.start()
+        except InstarError as e:
+            log.warning(f"cpr-transfer: {e}")
+        if self._migration.contest is None:
+            self._let_go()
+
+    def _stop_waiting(self) -> None:
+        if self._waits and self._rival is not None:
+            self._waits = False
+            self._machine.loop.unwatch(self._rival.fd)
 
     def _ask_again(self) -> None:
         """See who owns the guest, for somebody who wants it to run here.
