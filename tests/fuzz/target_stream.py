@@ -8,7 +8,8 @@ import fuzz_paths  # noqa: F401
 
 from instar.cpr.encoding import encode
 from instar.cpr.errors import CprError
-from instar.cpr.stream import FORMAT, MAGIC, PAGE, Reader, Writer
+from instar.cpr.stream import FORMAT, MAGIC, PAGE, Reader
+from instar.cpr.writer import Writer
 
 HEADER = Struct("<8sIII")
 MEMORY = 4 * PAGE

@@ -13,7 +13,8 @@ from harness import PROGRAM, Vm
 from instar.cli import inspect
 from instar.cpr.fds import Fds
 from instar.cpr.state import APART, load, registry
-from instar.cpr.stream import Reader, Writer
+from instar.cpr.stream import Reader
+from instar.cpr.writer import Writer
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
 from instar.migration.sections import write_sections
 

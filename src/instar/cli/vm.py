@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from instar import log, prepared
+from instar import log, prepared, signals
 from instar.chardev import create
 from instar.chardev.named import NamedFdTable
 from instar.cli.added import AddedChardevs
@@ -258,8 +258,27 @@ class Vm:
     def _emit(self, name: str, data: dict[str, object]) -> None:
         self.machine.events.emit(name, data)
 
-    def settle(self, adopted: Adopted | None, tries: int = _TRIES) -> None:
+    def settle(self, adopted: Adopted | None) -> None:
         """Do what the guest need not wait for: monitors, reports, descriptors that nobody asked for.
+
+        After an update its devices are served meanwhile: a thread imports what all that needs, which takes longer than
+        the pause.
+        """
+
+        def load() -> None:
+            self._step(adopted, "loading monitors", _load_monitors)
+            self.loop.call_threadsafe(lambda: self._settle(adopted))
+
+        try:
+            if adopted is not None:
+                signals.start_thread(load)
+                return
+        except RuntimeError as e:  # the host has no more threads for us
+            log.info(f"after the update: {e}; monitors are loaded without one")
+        self._settle(adopted)
+
+    def _settle(self, adopted: Adopted | None, tries: int = _TRIES) -> None:
+        """Do it, in the main loop.
 
         After an update the guest runs already: a step that fails costs what it would have brought, never the guest.
         Without monitors nobody could ever update it again, so they are tried once a second, ``tries`` times: the host
@@ -270,7 +289,7 @@ class Vm:
             self._step(adopted, f"monitor {slot.config.id}", self._make_monitor, slot, adopted)
         if tries and any(slot.monitor is None for slot in self.monitor_slots):
             log.release()
-            self.loop.call_later(_AGAIN_NS, lambda: self.settle(adopted, tries - 1))
+            self.loop.call_later(_AGAIN_NS, lambda: self._settle(adopted, tries - 1))
             return
         self.resumed = False  # character devices that are added from now on are new
         self._step(adopted, "the events held back", self.machine.events.release)
@@ -337,6 +356,13 @@ class Vm:
         self.migration.after_incoming(
             lambda: self.migration.settled(_close_unclaimed(adopted.fds))
         )
+
+
+def _load_monitors() -> None:
+    from instar.cli import confine, live  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
+    from instar.monitor import monitor  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
+
+    load_outgoing()
 
 
 def _told_of(ident: str, adopted: Adopted) -> bool:

@@ -25,10 +25,10 @@ from instar.cpr.losses import check_writable, differing, losses
 from instar.cpr.own import stamp
 from instar.cpr.rehearsal import Answer, Child, judge
 from instar.cpr.state import inner, save
-from instar.cpr.stream import Writer
 from instar.cpr.target import Target
 from instar.cpr.trial import hold_signals, let_in
 from instar.cpr.versions import versions_for
+from instar.cpr.writer import Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from time import monotonic_ns
 
 from instar._version import VERSION
 from instar.cpr.losses import UNKNOWN, check_writable, differing
-from instar.cpr.stream import Writer
 from instar.cpr.versions import versions_for
+from instar.cpr.writer import Writer
 from instar.migration.identity import KEY
 from instar.migration.sections import live_state, losses_of, write_sections
 

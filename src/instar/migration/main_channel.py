@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from instar.cpr.stream import Writer
+    from instar.cpr.writer import Writer
     from instar.migration.channels import Address
 
 TURN: Final = 16 << 20  # bytes written in one turn of the main loop

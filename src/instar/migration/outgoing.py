@@ -17,7 +17,7 @@ from instar._version import VERSION
 from instar.cpr.errors import CprError
 from instar.cpr.lifecycle import AGAIN, WAIT, Run, Table
 from instar.cpr.own import check_release
-from instar.cpr.stream import Writer, data_extents
+from instar.cpr.writer import Writer, data_extents
 from instar.errors import CommandError, HostError, InstarError
 from instar.migration.bridge import Crossing
 from instar.migration.copies import guest_things

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from instar.cpr.fds import Fds
     from instar.cpr.manifest import Manifest, Section
-    from instar.cpr.stream import Reader, Writer
+    from instar.cpr.stream import Reader
+    from instar.cpr.writer import Writer
     from instar.machine.parts import MemoryBackend
     from instar.stateful import Stateful
 

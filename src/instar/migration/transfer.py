@@ -20,9 +20,9 @@ from instar.cpr.fds import Fds
 from instar.cpr.lease import WORK, Lease
 from instar.cpr.lifecycle import WAIT, Row, Table
 from instar.cpr.rival import Rival, take_back
-from instar.cpr.stream import Writer
 from instar.cpr.transfer import TransferCarrier, reason_in
 from instar.cpr.versions import versions_for
+from instar.cpr.writer import Writer
 from instar.errors import CommandError, ConfigError, HostError, InstarError
 from instar.migration.channels import Address
 from instar.migration.copies import find_losses, guest_things, sentences, written_otherwise

@@ -21,8 +21,8 @@ from instar.cpr.carriers import ExecCarrier
 from instar.cpr.encoding import encode
 from instar.cpr.fds import Fds
 from instar.cpr.state import APART, registry, save
-from instar.cpr.stream import Writer
 from instar.cpr.target import Target
+from instar.cpr.writer import Writer
 from instar.devices.plic.state import PlicState
 from instar.devices.virtio_mmio.state import VirtioMmioState
 from instar.errors import ConfigError, HostError

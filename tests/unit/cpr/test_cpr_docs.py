@@ -14,7 +14,8 @@ PAGE = (ROOT / "docs" / "reference" / "cpr.md").read_text()
 # The guardian, a rehearsal and the probe are other processes; what starts them, and a transfer, is imported where work
 # goes on.
 UNHURRIED = {
-    "guardian", "guardian_link", "keeper", "rehearsal", "probe", "permission", "digest", "rival", "transfer", "update"
+    "guardian", "guardian_link", "keeper", "rehearsal", "probe", "permission", "digest", "rival", "transfer", "update",
+    "writer",
 }  # fmt: skip
 MODULES = sorted(
     path for path in (ROOT / "src" / "instar" / "cpr").glob("*.py") if path.stem not in UNHURRIED

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.cpr import stream as stream_module
+from instar.cpr import writer as writer_module
 from instar.cpr.encoding import encode
 from instar.cpr.errors import CprError, StateCorruptError, StateInvalidError, StateTooNewError
 from instar.cpr.manifest import read_manifest
-from instar.cpr.stream import PAGE, Reader, Writer, data_extents
+from instar.cpr.stream import PAGE, Reader
+from instar.cpr.writer import Writer, data_extents
 
 MIB = 1 << 20
 
@@ -202,13 +203,13 @@ def test_add_name_out_of_range_is_refused(file, name):
 
 
 def test_add_beyond_the_limits_is_refused(file, monkeypatch):
-    monkeypatch.setattr(stream_module, "MAX_SECTIONS", 10)
+    monkeypatch.setattr(writer_module, "MAX_SECTIONS", 10)
     with pytest.raises(StateInvalidError, match="the stream is full"):
         Writer(file, program="1", mode="normal").add("a", "s", 1, {"x": b"0123456789"})
 
 
 def test_manifest_beyond_its_limit_is_refused(file, monkeypatch):
-    monkeypatch.setattr(stream_module, "MAX_MANIFEST", 10)
+    monkeypatch.setattr(writer_module, "MAX_MANIFEST", 10)
     with pytest.raises(StateInvalidError, match="manifest: "):
         Writer(file, program="1", mode="normal").finish()
 

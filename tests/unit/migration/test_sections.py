@@ -14,8 +14,9 @@ from instar.cpr.errors import (
 from instar.cpr.fds import Fds
 from instar.cpr.losses import losses
 from instar.cpr.state import APART, Record, State, fd, load, save, state, step, sub, subs, text, u
-from instar.cpr.stream import Reader, Writer
+from instar.cpr.stream import Reader
 from instar.cpr.versions import readable_versions, versions_for
+from instar.cpr.writer import Writer
 from instar.migration import sections
 from instar.migration.sections import (
     check_manifest,
