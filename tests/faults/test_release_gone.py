@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import PROGRAM, QmpError, Vm
+from transfer_pair import unix
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
@@ -36,6 +37,12 @@ def test_release_that_is_gone_refuses_updates_and_says_so(
                 x_update(vm, check)
         with pytest.raises(QmpError, match="this release is not on the disk any more"):
             vm.update()
+        vm.qmp.command("migrate-set-parameters", mode="cpr-transfer")
+        channels = [
+            {"channel-type": kind, "addr": unix(tmp_path / kind)} for kind in ("main", "cpr")
+        ]
+        with pytest.raises(QmpError, match="No such file"):  # of a target, not of this release
+            vm.qmp.command("migrate", channels=channels)
         assert vm.footprint() == before
         vm.console.wait(b"tick", len(vm.console.text))
         (tmp_path / "away").rename(home)

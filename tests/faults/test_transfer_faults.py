@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import struct
@@ -220,6 +221,30 @@ def test_disk_that_is_resized_while_the_target_waits_has_its_new_size_there(pair
         pair.vm.qmp.wait_event("MIGRATION", status="completed")
         (disk,) = target.qmp.command("query-block")
         assert disk["inserted"]["image"]["virtual-size"] == 2 << 20
+
+
+def test_target_without_a_descriptor_for_the_source_refuses_at_once(pair: Pair) -> None:
+    pair.vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 60000})
+    with pair.target(incoming="defer") as target:
+        pair.migrate()
+        target.connect()
+        used = {int(link.name) for link in Path(f"/proc/{target.pid}/fd").iterdir()}
+        free = [n for n in range(len(used) + 2) if n not in used]
+        limits = (free[0] + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # the listener's
+        resource.prlimit(target.pid, resource.RLIMIT_NOFILE, limits)
+        target.qmp.command("migrate-incoming", channels=[pair.channels[0]])
+        pair.vm.qmp.wait_event("MIGRATION", status="failed")
+        assert "the other program" in pair.vm.qmp.command("query-migrate")["error-desc"]
+        target.wait_exit()
+        assert "cannot accept the source: Too many open files" in target.said()
+    assert_transfers(pair)
+
+
+def test_card_without_a_back_end_goes_along(ticker: Path) -> None:
+    words = ("-netdev", "none,id=n0", "-device", "virtio-net-device,netdev=n0")
+    with Vm("-kernel", str(ticker), *words) as vm:
+        vm.console.wait(b"tick 1")
+        assert_transfers(Pair(vm))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

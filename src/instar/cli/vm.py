@@ -319,6 +319,7 @@ class Vm:
     def _load_what_could_wait(self) -> None:
         # The files may be gone when somebody needs them.
         from instar.cli import confine, live  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
+        from instar.migration import reboot, transfer  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
 
         load_outgoing()
         self.migration.get_ready()

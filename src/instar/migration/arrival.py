@@ -8,6 +8,7 @@ Not on the resume path: the guest runs while this is loaded. Source: own; docs/d
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 10.0  # for a message that has begun
 _MAX_STATE: Final = MAX_MANIFEST + MAX_SECTIONS + 4096  # bytes; RAM is not in it
 _MAX_CLIENTS: Final = 8
+_LACKING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _TURN: Final = 1 << 20  # bytes read in one go
 
 
@@ -136,8 +138,11 @@ class Arrival:
         assert self._listener is not None
         try:
             sock, _ = self._listener.accept()
-        except OSError:  # it went away before we came
-            return
+        except OSError as e:
+            if e.errno in _LACKING:  # it would wait in vain, and the guest with it
+                self.stop_listening()
+                self._on_lost(f"cannot accept the source: {os.strerror(e.errno)}")
+            return  # else it went away before we came
         if len(self._clients) >= _MAX_CLIENTS:
             sock.close()
             return

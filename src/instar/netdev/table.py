@@ -122,9 +122,10 @@ class Netdevs:
         specs = {backend.id: backend.spec for backend in self}
         for ident, card in self._cards.items():
             if ident not in specs:
-                header = "on" if card.vnet_hdr else "off"
-                options = {"queues": str(card.queues), "vnet_hdr": header}
-                specs[ident] = NetSpec(ABSENT, ident, options)
+                options = {"queues": str(card.queues)} if card.queues > 1 else {}
+                if card.vnet_hdr:
+                    options["vnet_hdr"] = "on"
+                specs[ident] = NetSpec(ABSENT, ident, options)  # as short as people write it
         return list(specs.values())
 
     def add(self, spec: NetSpec) -> None:
