@@ -240,6 +240,19 @@ def test_target_without_a_descriptor_for_the_source_refuses_at_once(pair: Pair) 
     assert_transfers(pair)
 
 
+def test_what_would_not_go_along_any_more_is_refused(pair: Pair, tmp_path: Path) -> None:
+    patch = GO + "import os\ndef bad(*a): os.kill(os.getpid(), 19)\ni.Incoming._go = bad\n"
+    commands = ("stop", {}), ("balloon", {"value": 1 << 20}), ("netdev_del", {"id": "n0"})
+    with pair.target(program=faulty(tmp_path, patch)):
+        pair.migrate()
+        pair.vm.qmp.wait_event("MIGRATION", status="device")
+        for name, arguments in commands:
+            with pytest.raises(QmpError, match=r"not finalized yet|machine is finish-migrate"):
+                pair.vm.qmp.command(name, **arguments)
+        pair.vm.qmp.wait_event("MIGRATION", status="failed")
+        pair.vm.console.wait(b"tick", len(pair.vm.console.text))
+
+
 def test_card_without_a_back_end_goes_along(ticker: Path) -> None:
     words = ("-netdev", "none,id=n0", "-device", "virtio-net-device,netdev=n0")
     with Vm("-kernel", str(ticker), *words) as vm:

@@ -68,6 +68,7 @@ class Machine:
         autostart: Run as soon as there is something to run (no ``-S``).
         exit_status: What the process should end with once the loop has quit.
         unfinished: Why the last stop is not whole: what the host still does with the guest's memory.
+        handed_out: The state was collected for another program: what the user wants now does not go along any more.
         may_run: Called before the harts run and before RAM is reset; raises CommandError if another program has the
             guest.
     """
@@ -97,6 +98,7 @@ class Machine:
         self.autostart = True
         self.exit_status = 0
         self.unfinished: list[str] = []
+        self.handed_out = False
         self._states = RunStateMachine()
         self._on_reset: ResetAction = on_reset
         self._on_shutdown: ShutdownAction = on_shutdown
@@ -196,10 +198,16 @@ class Machine:
             self.resume()
 
     def stop(self) -> None:
-        """Pause the machine, as the user wants (``stop``); while a migration comes in: stay paused after it."""
+        """Pause the machine, as the user wants (``stop``); while a migration comes in: stay paused after it.
+
+        Raises:
+            CommandError: the state is with another program by now, which may run the guest.
+        """
         if self.runstate == "inmigrate":
             self.autostart = False
         elif self.runstate == "finish-migrate" and self.state.runstate == "running":
+            if self.handed_out:
+                raise CommandError("Migration is not finalized yet: the guest may go on elsewhere")
             self.state.runstate = (
                 "paused"  # what it will be when the migration is over, here or there
             )

@@ -372,6 +372,7 @@ class Outgoing:
         self._machine.note_runstate()
         if self._machine.running:
             self.report.stopped_ns = monotonic_ns()
+        self._machine.handed_out = False
         self._machine.halt("finish-migrate")
         if self._machine.unfinished:
             raise HostError("; ".join(self._machine.unfinished))
@@ -421,6 +422,7 @@ class Outgoing:
         )
         things = guest_things(migration)
         write_sections(self._writer, things, self._fds, self._handover.versions)
+        self._machine.handed_out = True
         for backend in self._copied():
             block = backend.block
             extents = data_extents(block.fd, block.size) if block.fd >= 0 else None

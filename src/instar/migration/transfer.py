@@ -274,6 +274,7 @@ class Transfer(Outgoing):
             *migration.host.things_on_the_way(),
         ]
         write_sections(writer, things, Fds(), self._versions)
+        self._machine.handed_out = True
         writer.finish()
         self.report.transferred = writer.written
 

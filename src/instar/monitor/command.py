@@ -30,6 +30,8 @@ SETTLED: Final = frozenset(
         "guest-panicked", "watchdog",
     }
 )  # fmt: skip
+# ... or is not here yet: what is changed now goes along with the guest.
+CHANGEABLE: Final = SETTLED | {"inmigrate"}
 
 
 @dataclass(frozen=True, slots=True)

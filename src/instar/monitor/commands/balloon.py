@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from instar.errors import CommandError
-from instar.monitor.command import Arg, Hmp, command
+from instar.monitor.command import CHANGEABLE, Arg, Hmp, command
 
 if TYPE_CHECKING:
     from instar.monitor.context import Balloon, Context
@@ -56,7 +56,7 @@ def query_balloon(ctx: Context) -> BalloonInfo:
     return BalloonInfo(actual=balloon.actual, x_stats=dict(balloon.stats))
 
 
-@command()
+@command(allowed_in=CHANGEABLE)
 def balloon(
     ctx: Context,
     *,
@@ -75,7 +75,7 @@ def balloon(
     device.set_target(value)
 
 
-@command(qmp=False, hmp=Hmp("balloon"))
+@command(qmp=False, hmp=Hmp("balloon"), allowed_in=CHANGEABLE)
 def balloon_mib(
     ctx: Context,
     *,

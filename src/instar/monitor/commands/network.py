@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from instar.errors import CommandError
-from instar.monitor.command import REQUIRED, Arg, Hmp, Member, ObjectType, command, wire
+from instar.monitor.command import (
+    CHANGEABLE,
+    REQUIRED,
+    Arg,
+    Hmp,
+    Member,
+    ObjectType,
+    command,
+    wire,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +108,7 @@ def _addresses(table: bytes) -> list[str]:
     return [table[n : n + 6].hex(":") for n in range(0, len(table), 6)]
 
 
-@command(name="netdev_add", takes=_NETDEV)
+@command(name="netdev_add", takes=_NETDEV, allowed_in=CHANGEABLE)
 def netdev_add(ctx: Context, values: Mapping[str, object]) -> None:
     """Add a network back end; a card that names it uses it at once, and updates keep it.
 
@@ -110,7 +119,7 @@ def netdev_add(ctx: Context, values: Mapping[str, object]) -> None:
     ctx.network.add(json.dumps(wire(values)))
 
 
-@command(name="hmp-netdev-add", qmp=False, hmp=Hmp("netdev_add"))
+@command(name="hmp-netdev-add", qmp=False, hmp=Hmp("netdev_add"), allowed_in=CHANGEABLE)
 def hmp_netdev_add(
     ctx: Context, *, netdev: Annotated[str, Arg("As after -netdev.", form="rest")]
 ) -> None:
@@ -121,7 +130,7 @@ def hmp_netdev_add(
     ctx.network.add(netdev)
 
 
-@command(name="netdev_del", hmp=Hmp("netdev_del"))
+@command(name="netdev_del", hmp=Hmp("netdev_del"), allowed_in=CHANGEABLE)
 def netdev_del(
     ctx: Context,
     *,
@@ -137,7 +146,7 @@ def netdev_del(
     ctx.network.remove(id)
 
 
-@command(name="set_link", hmp=Hmp("set_link"))
+@command(name="set_link", hmp=Hmp("set_link"), allowed_in=CHANGEABLE)
 def set_link(
     ctx: Context,
     *,
