@@ -300,8 +300,10 @@ class Vm:
         if adopted is not None and self.config.sandbox.enabled:
             self._step(adopted, "the look at the sandbox", _check_sandbox)
         prepared.release()
-        self._step(adopted, "waiting for a guest", self.migration.warmed_up)
+        # What is there by now stays: looking through all of it for garbage would stop the guest's devices for 20 ms.
+        gc.freeze()
         gc.enable()
+        self._step(adopted, "waiting for a guest", self.migration.warmed_up)
 
     def _step(
         self, adopted: Adopted | None, what: str, work: Callable[..., object], *given: object
