@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import PATIENCE, PROGRAM, QmpError, Vm
+from instar.sandbox.landlock import abi
 
 TICK = re.compile(rb"tick (\d+)\r?\n")
 FAILED = 1  # exit status of an incoming migration that failed
@@ -140,6 +141,47 @@ def test_guest_that_is_started_anew_makes_the_state_worth_nothing(files: Files) 
         files.leave(vm)
     with files.start() as vm:
         assert not files.mark.exists()
+
+
+def test_memory_whose_file_has_lost_its_name_goes_into_the_state(files: Files) -> None:
+    with files.start() as vm:
+        vm.console.wait(b"tick 3")
+        files.memory.unlink()
+        files.memory.write_bytes(bytes(64 << 20))  # another one
+        files.leave(vm)
+        assert not files.mark.exists()
+        before = last_tick(vm)
+    with files.start("-incoming", f"file:{files.state}") as vm:
+        assert before < next_tick(vm) < before + 100
+
+
+def test_mark_is_written_through_no_link_of_somebody_else(files: Files, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    Path(f"{files.mark}.new").symlink_to(victim)
+    with files.start() as vm:
+        files.leave(vm)
+    assert victim.read_text() == "precious"
+    assert files.mark.is_file()
+    assert not files.mark.is_symlink()
+
+
+@pytest.mark.skipif(abi() < 1, reason="this kernel has no Landlock")
+def test_guest_goes_on_from_files_inside_a_sandbox(files: Files) -> None:
+    with files.start() as vm:
+        files.leave(vm)
+    with files.start("-incoming", f"file:{files.state}", "-sandbox", "on") as vm:
+        assert vm.qmp.command("query-status")["running"] is True
+        assert not files.mark.exists()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_saving_leaves_nobody_behind(files: Files, shared: bool) -> None:
+    with files.start() as vm:
+        vm.console.wait(b"tick 1")
+        before = vm.footprint()
+        files.leave(vm, shared=shared)
+        assert vm.footprint() == before
 
 
 def test_ignoring_shared_memory_in_mode_normal_is_refused(files: Files) -> None:

@@ -130,6 +130,7 @@ def _allow_what_options_name(layer: landlock.Layer, config: Config) -> None:
     layer.allow([rng.filename for rng in config.rngs if rng.filename], landlock.READ)
     if config.incoming.startswith("file:"):
         layer.allow([config.incoming[5:].partition(",")[0]], landlock.READ)
+        _allow_marks(layer, config)
     change = landlock.READ | landlock.WRITE_FILE | landlock.TRUNCATE
     files = [backend.mem_path for backend in config.memory_backends if backend.mem_path]
     files += [chardev.path for chardev in config.chardevs if chardev.kind in ("file", "pipe")]
@@ -143,6 +144,15 @@ def _allow_what_options_name(layer: landlock.Layer, config: Config) -> None:
     )
     if config.pidfile:
         layer.allow([os.path.dirname(os.path.abspath(config.pidfile))], landlock.REMOVE_FILE)
+
+
+def _allow_marks(layer: landlock.Layer, config: Config) -> None:
+    """Who goes on with memory that was left in a file takes its mark away."""
+    for backend in config.memory_backends:
+        mark = f"{os.path.abspath(backend.mem_path)}.instar-left"
+        if backend.mem_path and os.path.isfile(mark):
+            layer.allow([mark], landlock.READ)
+            layer.allow([os.path.dirname(mark)], landlock.REMOVE_FILE | landlock.READ_DIR)
 
 
 def _sockets(config: Config) -> Iterator[str]:

@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 SUFFIX: Final = ".instar-left"
 _MAX: Final = 256  # bytes of a mark
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # follows no link
 
 
 def can_stay(backend: MemoryBackend) -> bool:
-    """Whether the memory is there when no program has it open: in a file with a name, and shared."""
-    return bool(backend.path) and backend.share and os.path.isfile(backend.path)
+    """Whether the memory is there when no program has it open: shared, in a file that has its name still."""
+    if not backend.path or not backend.share or not os.path.isfile(backend.path):
+        return False
+    return os.path.samestat(os.stat(backend.path), os.fstat(backend.block.fd))
 
 
 def claim(backends: Iterable[MemoryBackend]) -> None:
@@ -75,9 +78,8 @@ def leave(backends: Iterable[MemoryBackend], nonce: str) -> None:
         mark = backend.path + SUFFIX
         try:
             os.fsync(backend.block.fd)
-            fd = os.open(
-                f"{mark}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
-            )
+            _remove(f"{mark}.new")  # of a program that was ended while it made one
+            fd = os.open(f"{mark}.new", _NEW_FILE, 0o600)
             try:
                 os.write(fd, f"{nonce}\n".encode())
                 os.fsync(fd)

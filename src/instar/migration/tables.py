@@ -16,9 +16,11 @@ _ASK: Final = (
     Row("prepare", "target", "open_target", "close_target"),
     Row("prepare", "notify", "notify_setup", "notify_failed"),
 )
-_TRY: Final = (
+_OPEN: Final = (
     Row("prepare", "channel", "open_channel", "close_channel"),
     Row("prepare", "accepted", "leave_to_loop"),
+)
+_TRY: Final = (
     Row("rehearse", "permission", "ask_permission", "end_asking"),
     Row("rehearse", "permitted", "check_permission"),
     Row("rehearse", "guardian", "start_guardian", "dismiss_guardian"),
@@ -34,11 +36,7 @@ _TRY: Final = (
     Row("rehearse", "bridge-ready", "check_bridge"),
     Row("rehearse", "guardian-there", "find_guardian"),
 )
-_BEGIN: Final = (
-    *_ASK,
-    Row("prepare", "setup", "begin_setup"),
-    *_TRY,
-)
+_BEGIN: Final = (*_ASK, Row("prepare", "setup", "begin_setup"), *_OPEN)
 _SAVE: Final = (
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("stop", "bridge-over", "go_over", "come_back"),
@@ -49,10 +47,11 @@ _SAVE: Final = (
 )
 EXEC: Final = Table(
     *_BEGIN,
+    *_TRY,
     Row("rehearse", "keeper", "start_keeper", "end_keeper"),
     *_SAVE,
     Row("exec", "arm", "arm", "drop_carrier"),
     Row("exec", "exec", "execute"),
 )
-CHECK: Final = Table(*_ASK, *_TRY, Row("rehearse", "checked", "end_check"))
+CHECK: Final = Table(*_ASK, *_OPEN, *_TRY, Row("rehearse", "checked", "end_check"))
 NORMAL: Final = Table(*_BEGIN, *_SAVE, Row("settle", "complete", "complete"))
