@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench_guests import PER_TURN, loop_image
+from bench_guests import PER_TURN, SETTLE_S, loop_image
 from bench_net import initrd_with_program, network
 from bench_run import Run, RunFailedError
 from debian_packages import ROOT, unpacked_with_needs
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 QEMU = "qemu-system-riscv64"
 QEMU_PACKAGES = ["qemu-system-misc", "opensbi"]
 TURNS = 30_000_000
-SETTLE_S = 4.0  # after a boot the kernel works on: it checks certificates, for one
 IDLE_S = 4.0
 BOARD = ["-machine", "virt", "-display", "none", "-monitor", "none", "-serial", "stdio"]
 

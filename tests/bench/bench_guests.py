@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+SETTLE_S = 4.0  # after a boot the kernel works on: it checks certificates, for one
 LOAD_ADDRESS = 0x8020_0000
 PER_TURN = 18  # instructions; both sides of the branch have as many
 # Loads and stores of 64 KiB, multiplications, a branch that depends on data, a call. Prints its sum, powers off.

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bench_guests import PROGRAM_ROOM, initrd_with, program
+from bench_guests import PROGRAM_ROOM, SETTLE_S, initrd_with, program
 from bench_run import Run, RunFailedError
 
 from netns import NAMESPACE, configure
@@ -102,9 +102,8 @@ def initrd_with_program(initrd: str, path: Path) -> str:
 def main() -> None:
     """Measure what standard input says, in the namespace in which this runs."""
     job = json.load(sys.stdin)
-    script = (
-        f"ip addr add {GUEST}/24 dev eth0; ip link set eth0 up; netbench; netbench s; netbench e e"
-    )
+    up = f"ip addr add {GUEST}/24 dev eth0; ip link set eth0 up"
+    script = f"sleep {SETTLE_S:.0f}; {up}; netbench; netbench s; netbench e e"
     options = [
         "-netdev", "tap,id=n0,ifname=it0,script=no,downscript=no",
         "-device", "virtio-net-device,netdev=n0",

@@ -57,6 +57,9 @@ BATCH: Final = 64  # frames under one lock
 MAX_FRAME: Final = 4096 + 65536  # bytes; what a guest sends beyond is dropped
 HEADER: Final = 12  # bytes of struct virtio_net_hdr, with num_buffers
 _BUFFERS_AT: Final = 10
+_ADDRESSED: Final = (
+    18  # bytes of a frame that say whose it is: both addresses and the tag of a VLAN
+)
 _NO_OFFLOAD: Final = bytes(_BUFFERS_AT)
 _BUFFERS: Final = Struct("<H")
 
@@ -169,15 +172,16 @@ class Pair:
 
     def _receive(self, queue: Queue, frame: bytes) -> bool:
         """Put one frame into the ring; return False if there is no room for it now."""
-        header = _NO_OFFLOAD
-        if self.line.vnet_hdr:
-            header, frame = frame[:_BUFFERS_AT], frame[HEADER:]
+        offload = self.line.vnet_hdr
+        start = HEADER if offload else 0
+        size = HEADER + len(frame) - start
         card = self._card
-        wanted = rx_filter.accepts(card.state, frame, by_vlan=card.filters_vlans)
-        if not card.state.link or not frame or not wanted:
+        wanted = rx_filter.accepts(
+            card.state, frame[start : start + _ADDRESSED], by_vlan=card.filters_vlans
+        )
+        if not card.state.link or size <= HEADER or not wanted:
             card.dropped += 1
             return True
-        size = HEADER + len(frame)
         chains = self._collect(queue, size)
         if chains is None:
             return False
@@ -185,13 +189,14 @@ class Pair:
             queue.put_back(chains)
             card.dropped += 1
             return True
-        data = header + _BUFFERS.pack(len(chains)) + frame
-        done = 0
+        header = frame[:_BUFFERS_AT] if offload else _NO_OFFLOAD
+        chains[0].write(header + _BUFFERS.pack(len(chains)))
+        rest, offset = memoryview(frame)[start:], HEADER
         for chain in chains:
-            part = data[done : done + chain.room]
-            chain.write(part)
-            queue.complete(chain, len(part))
-            done += len(part)
+            part = rest[: chain.room - offset]
+            chain.write(part, offset)
+            queue.complete(chain, offset + len(part))
+            rest, offset = rest[len(part) :], 0
         return True
 
     def _collect(self, queue: Queue, size: int) -> list[Chain] | None:
