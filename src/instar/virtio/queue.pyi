@@ -130,5 +130,7 @@ class Queue:
             chain: Is the driver's again.
             used: Bytes written into its room, from the start.
         """
+    def complete_together(self, chains: Sequence[Chain], used: Sequence[int]) -> None:
+        """Do as :meth:`complete` with several chains that were taken; a driver that looks sees none of them or all."""
     def notify(self) -> None:
         """Interrupt the driver if there is news and it wants to know (2.7.7, 2.7.10)."""

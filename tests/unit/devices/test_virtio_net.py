@@ -157,6 +157,31 @@ def test_virtio_5_1_6_4_frame_is_spread_over_mergeable_buffers():
     assert data == bytes(10) + b"\3\0" + frame
 
 
+def test_driver_that_polls_finds_all_buffers_of_a_frame_or_none():
+    machine = Machine()
+    machine.offer(100, 100, 100)
+    queue = machine.mmio.queues[RX]
+    seen: list[int] = []
+    memory = machine.space.memory
+    memory.on_write(lambda *_: seen.append(memory.u16(queue.state.used + 2)))
+    assert machine.pair.receive([bytes(250)]) == 1
+    assert set(seen) == {0, 3}
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_frame_arrives_whole_whatever_the_buffers_are(data):
+    vnet_hdr = data.draw(st.booleans(), "vnet_hdr")
+    machine = Machine(vnet_hdr=vnet_hdr)
+    machine.offer(*data.draw(st.lists(st.integers(12, 90), min_size=8, max_size=8), "rooms"))
+    header = bytes(range(1, 11)) if vnet_hdr else bytes(10)
+    frame = BROADCAST + data.draw(st.binary(max_size=78), "frame")
+    assert machine.pair.receive([(header + b"\0\0" if vnet_hdr else b"") + frame]) == 1
+    answers = machine.driver.collect(RX)
+    got = b"".join(answer.data[: answer.length] for answer in answers)
+    assert got == header + len(answers).to_bytes(2, "little") + frame
+
+
 def test_frame_longer_than_a_buffer_that_cannot_be_merged_is_dropped_alone():
     machine = Machine(wanted=~net.F_MRG_RXBUF)
     machine.offer(100, 100)

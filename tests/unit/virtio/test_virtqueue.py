@@ -104,6 +104,30 @@ def test_take_two_complete_out_of_order_leaves_nothing_in_flight(guest):
     assert guest.memory.u32(USED + 4) == 1
 
 
+def test_complete_together_shows_all_elements_at_once(guest):
+    guest.desc(0, BUFFERS, 4, WRITE)
+    guest.desc(1, BUFFERS + 16, 4, WRITE)
+    guest.state.next_used = 0xFFFF
+    guest.offer(0, 1)
+    chains = [c for c in guest.queue.peek() if guest.queue.take(c) is None]
+    seen: list[int] = []
+    guest.memory.on_write(lambda *_: seen.append(guest.memory.u16(USED + 2)))
+    guest.queue.complete_together(chains, [4, 3])
+    assert seen == [1]
+    assert struct.unpack("<II", guest.memory.read(USED + 4 + 8 * 7, 8)) == (0, 4)
+    assert struct.unpack("<II", guest.memory.read(USED + 4, 8)) == (1, 3)
+    assert (guest.state.in_flight, guest.state.next_used) == ([], 1)
+
+
+def test_complete_together_after_disable_touches_no_ring(guest):
+    guest.desc(0, BUFFERS, 4, WRITE)
+    guest.offer(0)
+    chains = [c for c in guest.queue.peek() if guest.queue.take(c) is None]
+    guest.queue.disable()
+    guest.queue.complete_together(chains, [4])
+    assert guest.memory.u16(USED + 2) == 0
+
+
 def test_complete_twice_is_our_bug(guest):
     guest.desc(0, BUFFERS, 1)
     guest.offer(0)

@@ -192,11 +192,13 @@ class Pair:
         header = frame[:_BUFFERS_AT] if offload else _NO_OFFLOAD
         chains[0].write(header + _BUFFERS.pack(len(chains)))
         rest, offset = memoryview(frame)[start:], HEADER
+        used: list[int] = []
         for chain in chains:
             part = rest[: chain.room - offset]
             chain.write(part, offset)
-            queue.complete(chain, offset + len(part))
+            used.append(offset + len(part))
             rest, offset = rest[len(part) :], 0
+        queue.complete_together(chains, used)  # a driver that polls drops half a frame
         return True
 
     def _collect(self, queue: Queue, size: int) -> list[Chain] | None:

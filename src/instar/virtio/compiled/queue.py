@@ -378,33 +378,53 @@ class Queue:
         return [self.parse(head) for head in self.state.in_flight]
 
     def complete(self, chain: Chain, used: u32):
+        if self.answer(chain, used, 0):
+            self.show(1)
+
+    def complete_together(self, chains, used):
+        count: cython.int = 0
+        for chain, length in zip(chains, used, strict=True):
+            count += self.answer(chain, length, count)
+        self.show(count)
+
+    @cython.cfunc
+    def answer(self, chain: Chain, used: u32, after: u16) -> cython.int:
+        """Write the element of a chain, so many after the next one; return how many were written."""
         state = self.state
         element: P_u8
-        index: P_u8
-        next_used: u16
-        place: u64
+        place: u16
         if chain.answered:
             raise InternalBugError(f"queue {self.name}: chain {chain.head} answered twice")
         chain.answered = True
         if not state.ready:
-            return
+            return 0
         taken: list = state.in_flight
         if chain.head in taken:
             taken.remove(chain.head)
         else:
             state.next_avail = (state.next_avail + 1) & 0xFFFF
-        ring: u64 = state.used
-        next_used = state.next_used
-        place = 4 + 8 * (next_used % self.length())
-        element = self.ram.part(ring, place, 8)
-        index = self.ram.word(ring, 2)
+        place = state.next_used
+        place += after
+        element = self.ram.part(state.used, 4 + 8 * (place % self.length()), 8)
         memcpy(element, cython.address(chain.head), 4)
         memcpy(element + 4, cython.address(used), 4)
-        full_fence()  # the element before the index that shows it (2.7.8.2)
-        next_used += 1
+        return 1
+
+    @cython.cfunc
+    def show(self, count: u16) -> cython.int:
+        """Let the driver see elements that were written."""
+        state = self.state
+        next_used: u16
+        if count == 0:
+            return 0
+        ring: u64 = state.used
+        next_used = state.next_used
+        next_used += count
+        full_fence()  # the elements before the index that shows them (2.7.8.2)
         state.next_used = next_used
-        store16(index, next_used)
-        self.ram.wrote(ring + 2, place + 6)  # up to the end of the element: one notice for both
+        store16(self.ram.word(ring, 2), next_used)
+        self.ram.wrote(ring + 2, 2 + 8 * self.length())  # one notice for all
+        return 0
 
     def notify(self):
         state = self.state
