@@ -212,6 +212,26 @@ def test_target_that_hangs_and_may_not_be_ended_gives_the_guest_back_by_its_end(
         assert_transfers(pair)
 
 
+@needs_landlock
+def test_target_that_wakes_with_the_decision_has_the_guest_and_the_source_says_so(
+    ticker: Path, tmp_path: Path
+) -> None:
+    with Vm("-kernel", str(ticker), "-sandbox", "on") as vm:
+        vm.console.wait(b"tick 1")
+        pair = Pair(vm)
+        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 1000})
+        once = LOCKED.format(19).replace("return", "os.pwrite = old; return")
+        with pair.target(program=faulty(tmp_path, COMMIT + once)) as target:
+            pair.migrate()
+            vm.qmp.wait_event("MIGRATION", status="failed")
+            target.process.send_signal(signal.SIGCONT)
+            target.connect().console.wait(b"tick")
+            with pytest.raises(QmpError, match=f"process {target.pid}.* never runs here again"):
+                vm.qmp.command("cont")
+            report = vm.qmp.command("query-migrate")["x-update"]
+            assert (report["owner"], report["new-pid"]) == ("new", target.pid)
+
+
 def test_disk_that_is_resized_while_the_target_waits_has_its_new_size_there(pair: Pair) -> None:
     with pair.target(incoming="defer") as target:
         pair.migrate()

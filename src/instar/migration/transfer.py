@@ -243,12 +243,13 @@ class Transfer(Outgoing):
             raise CommandError(
                 f"the target (process {self._pid}) does not answer and cannot be ended from here; nobody runs the guest"
             )
+        if owner == "theirs":
+            self._note_new_owner()
+            self._migration.notifiers.done(self._mode)
         self._migration.contest = None
         self._let_go()
         if owner == "ours":
             self._migration.note_lease()
-        else:
-            self._migration.notifiers.done(self._mode)
 
     @property
     def _pid(self) -> int:
@@ -310,12 +311,15 @@ class Transfer(Outgoing):
         migration = self._migration
         self._machine.set_runstate("postmigrate")
         self.report.ended_ns = monotonic_ns()
-        self.report.owner, self.report.new_pid = "new", self._pid
+        self._note_new_owner()
         self.report.end("completed")
-        migration.handed_over = _HANDED_OVER.format(self._pid)
         migration.notifiers.done(self._mode)
         migration.set_status("completed")
         log.release()
+
+    def _note_new_owner(self) -> None:
+        self.report.owner, self.report.new_pid = "new", self._pid
+        self._migration.handed_over = _HANDED_OVER.format(self._pid)
 
     # waiting for the target
 
