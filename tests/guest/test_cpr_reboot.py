@@ -155,6 +155,17 @@ def test_memory_whose_file_has_lost_its_name_goes_into_the_state(files: Files) -
         assert before < next_tick(vm) < before + 100
 
 
+def test_memory_that_was_exchanged_beside_its_mark_is_refused(files: Files) -> None:
+    with files.start() as vm:
+        files.leave(vm)
+    whole = files.memory.read_bytes()
+    files.memory.write_bytes(bytes(len(whole)))
+    assert "was changed or exchanged; nothing was loaded" in files.refused()
+    files.memory.write_bytes(whole)  # a copy will do
+    with files.start("-incoming", f"file:{files.state}") as vm:
+        assert vm.qmp.command("query-status")["running"] is True
+
+
 def test_mark_is_written_through_no_link_of_somebody_else(files: Files, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -138,7 +138,8 @@ class Incoming:
         if missing and manifest.info.get("left"):
             from instar.migration import left_memory  # noqa: PLC0415 - nobody resumes into this
 
-            left_memory.check(missing, manifest.info["left"], manifest.info.get("left-nonce"))
+            info = manifest.info
+            left_memory.check(missing, info["left"], info.get("left-nonce"), info.get("left-sums"))
             self._left = missing
             return
         for backend in missing:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from instar.block import file_io
 from instar.cpr.errors import StateInvalidError, TakenOverError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from instar.machine.parts import MemoryBackend
 
 SUFFIX: Final = ".instar-left"
+_PAGE: Final = 4096
+_SAMPLES: Final = 4096  # pages of a memory that are looked at
+_MASK: Final = (1 << 32) - 1
 _MAX: Final = 256  # bytes of a mark
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # follows no link
 
@@ -100,13 +104,30 @@ def void(backends: Iterable[MemoryBackend]) -> None:
             _remove(backend.path + SUFFIX)
 
 
-def check(backends: Sequence[MemoryBackend], left: object, nonce: object) -> None:
+def sums(backends: Iterable[MemoryBackend]) -> dict[str, int]:
+    """Return what tells these memories from others, by id: checksums of up to :data:`_SAMPLES` pages of each."""
+    return {backend.id: _sum(backend) for backend in backends}
+
+
+def _sum(backend: MemoryBackend) -> int:
+    """Return a checksum of pages from all over a memory: all of it would take as long as copying it."""
+    step = max(_PAGE, backend.size // _SAMPLES // _PAGE * _PAGE)
+    view, found = backend.block.view, backend.size & _MASK
+    for at in range(0, backend.size, step):
+        found = crc32(view[at : at + _PAGE], found)
+    return found
+
+
+def check(
+    backends: Sequence[MemoryBackend], left: object, nonce: object, expected: object
+) -> None:
     """See whether the memories that a state left in place are here, as they were left.
 
     Args:
         backends: This program's that were not in the stream.
         left: Names of those that were left, from the state (untrusted).
         nonce: Of the state.
+        expected: What :func:`sums` returned, from the state; None: it does not say.
 
     Raises:
         StateInvalidError: One is not, or is not as it was.
@@ -121,6 +142,11 @@ def check(backends: Sequence[MemoryBackend], left: object, nonce: object) -> Non
         if _mark(backend) != nonce:
             raise StateInvalidError(
                 f"{backend.id}: {backend.path} is not as this state left it (it went on, or is another file); "
+                "nothing was loaded"
+            )
+        if isinstance(expected, dict) and expected.get(backend.id) != _sum(backend):  # pyright: ignore[reportUnknownMemberType]
+            raise StateInvalidError(
+                f"{backend.id}: {backend.path} does not hold what this state left there: it was changed or exchanged; "
                 "nothing was loaded"
             )
 

@@ -40,6 +40,7 @@ class Reboot(Outgoing):
         return {
             **super()._manifest_info(),
             "left": [backend.id for backend in self._left()],
+            "left-sums": left_memory.sums(self._left()),
             "left-nonce": self._handover.nonce,
         }
 
