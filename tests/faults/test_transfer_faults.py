@@ -198,7 +198,7 @@ def test_target_that_hangs_and_may_not_be_ended_gives_the_guest_back_by_its_end(
     with Vm(*words, "-sandbox", "on") as vm:
         vm.console.wait(b"tick 1")
         pair = Pair(vm)
-        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 1000})
+        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 4000})
         with pair.target(program=faulty(tmp_path, patch)) as target:
             pair.migrate()
             vm.qmp.wait_event("MIGRATION", status="failed")
@@ -219,7 +219,7 @@ def test_target_that_wakes_with_the_decision_has_the_guest_and_the_source_says_s
     with Vm("-kernel", str(ticker), "-sandbox", "on") as vm:
         vm.console.wait(b"tick 1")
         pair = Pair(vm)
-        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 1000})
+        vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 4000})
         once = LOCKED.format(19).replace("return", "os.pwrite = old; return")
         with pair.target(program=faulty(tmp_path, COMMIT + once)) as target:
             pair.migrate()
