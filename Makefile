@@ -8,7 +8,7 @@ VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/*/compiled -name '*.p*' -not -name '*.pyc' -o -name '*.c' -path '*/compiled/*')
 PYTEST := $(VENV)/python -m pytest -q
-BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(PUBLISH:%=--publish)
+BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(GOALS:%=--goals) $(PUBLISH:%=--publish)
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
@@ -61,7 +61,7 @@ bench: build  ## ratios against Debian's QEMU, in one run
 	$(VENV)/instar image pull debian
 	PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench.py
 
-bench-update: build  ## what a guest notices of an update: QEMU="chroot DIR qemu-system-riscv64" RUNS= MEMORY= STATES= MODES= NICE= QUICK=1
+bench-update: build  ## what a guest notices of an update: QEMU="chroot DIR qemu-system-riscv64" RUNS= MEMORY= STATES= MODES= NICE= QUICK=1 GOALS=1
 	$(VENV)/instar image pull debian
 	. .cache/build.env && PYTHONPATH=tools:tests $(VENV)/python tests/bench/bench_update.py --qemu "$(QEMU)" $(BENCH_UPDATE)
 

@@ -24,6 +24,7 @@ from update_cost import adopt_orphans
 from update_measure import block, build_floor, floor
 from update_report import (
     FIGURES,
+    GOAL_CASES,
     Series,
     between_marks,
     document,
@@ -137,6 +138,9 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="a glance: 256 MiB and 1 GiB, 5 updates"
     )
     parser.add_argument(
+        "--goals", action="store_true", help="only the cases that have a goal, whatever is chosen"
+    )
+    parser.add_argument(
         "--publish", action="store_true", help="write docs/bench and the README anew"
     )
     parser.add_argument("--nice", type=int, default=0, help="priority of both sides (0)")
@@ -172,6 +176,8 @@ def prioritize(nice: int) -> None:
 
 def chosen(options: argparse.Namespace) -> list[Case]:
     """Return the cases; memory that the monitor touches is measured with the largest guest and cpr-exec only."""
+    if options.goals:
+        return GOAL_CASES
     memory = [int(size) for size in options.memory.split(",")]
     modes, states = options.modes.split(","), options.states.split(",")
     cases = [

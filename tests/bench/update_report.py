@@ -76,6 +76,14 @@ GOALS = [
     Goal(lambda case: case.mode == BRIDGE, "pause", 0.1),
     Goal(lambda case: case.mode == "cpr-transfer", "events", 1.0),
 ]
+GOAL_CASES = [  # the fewest that say something about each of them
+    Case(1024, "untouched", "cpr-exec"),
+    Case(1024, "untouched", BRIDGE),
+    Case(1024, "untouched", "cpr-transfer"),
+    Case(256, "touched", "cpr-exec"),
+    Case(8192, "touched", "cpr-exec"),
+    Case(8192, "prealloc", "cpr-exec"),
+]
 BRIDGE_MEDIAN, BRIDGE_P99 = 5.0, 15.0  # ms, of Instar's own
 GROWTH, GROWTH_LIMIT = (256, 8192), 1.2  # MiB; touched, cpr-exec
 
