@@ -76,7 +76,7 @@ class Adopted:
         """Keep the table for a way back, and everything in it close-on-exec."""
         self._memfd = memfd
         single = [entry.fd for entry in self.fds.walk() if not entry.stream]
-        self._closing = [*single, *self.fds.members(), memfd]
+        self._closing = [*single, *self.fds.member_numbers(), memfd]
         set_cloexec(self._closing, on=True)
 
     def executed(self) -> tuple[str, list[str], str]:

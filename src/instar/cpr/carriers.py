@@ -74,7 +74,7 @@ class ExecCarrier:
         self._memfd = sealed("instar-cpr", header + data)
         self._inherited = table.numbers()
         closing = [entry.fd for entry in table.walk() if not os.get_inheritable(entry.fd)]
-        self._closing = [*closing, *table.members(), self._memfd]
+        self._closing = [*closing, *table.member_numbers(), self._memfd]
 
     @property
     def descriptors(self) -> list[int]:

@@ -119,7 +119,7 @@ class Fds:
             from instar.cpr.group import Group  # noqa: PLC0415 - by need
 
             _check_texts(name, kind, owner)
-            found = self._groups[name] = Group(name, kind, owner, self._names)
+            found = self._groups[name] = Group(name, kind, owner, self._label_of)
         found.claimed = True
         return found
 
@@ -160,7 +160,7 @@ class Fds:
         made = Fds()
         made._entries = dict(self._entries)
         made._names = dict(self._names)
-        made._groups = {name: group.copy(made._names) for name, group in self._groups.items()}
+        made._groups = {name: group.copy(made._label_of) for name, group in self._groups.items()}
         return made
 
     def members(self) -> dict[int, object]:
@@ -172,7 +172,11 @@ class Fds:
 
     def numbers(self) -> list[int]:
         """Return all descriptors."""
-        return [entry.fd for entry in self._entries.values()] + list(self.members())
+        return [entry.fd for entry in self._entries.values()] + self.member_numbers()
+
+    def member_numbers(self) -> list[int]:
+        """Return the descriptors of all groups, without what :meth:`members` tells of them."""
+        return [fd for group in self._groups.values() for fd in group]
 
     def unclaimed(self) -> list[Entry | Group]:
         """Return what arrived from another program and nobody has asked for."""
@@ -188,9 +192,7 @@ class Fds:
         groups = [group for group in self._groups.values() if not group.claimed]
         for group in groups:
             del self._groups[group.name]
-            members = list(group)
-            group.clear()
-            for fd in members:
+            for fd in group:
                 os.close(fd)
         return [entry.label for entry in left] + [group.label for group in groups]
 
@@ -247,6 +249,8 @@ class Fds:
             _verify(entry)
             entry.claimed = False
             table._entries[entry.name, entry.ident] = entry
+        if table._groups:
+            table._check_once()
         return table
 
     def _adopt_group(self, row: object, n: int) -> None:
@@ -255,10 +259,23 @@ class Fds:
         fields: dict[str, object] = row  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         _check_kinds(fields, FIELDS, n)
         _check_texts(str(fields["name"]), str(fields["kind"]), str(fields["owner"]))
-        group = Group.from_record(fields, self._names)
+        group = Group.from_record(fields, self._label_of)
         if group.name in self._groups:
             raise PeerError(f"descriptors {group.label} arrived twice; nothing was adopted")
         self._groups[group.name] = group
+
+    def _label_of(self, fd: int) -> str:
+        """Return the name that a descriptor has; "" if it has none."""
+        if fd in self._names:
+            name, ident = self._names[fd]
+            return f"{name}/{ident}"
+        return next((group.label for group in self._groups.values() if fd in group), "")
+
+    def _check_once(self) -> None:
+        """Refuse a table that has a descriptor under two names; of each group it is known already."""
+        numbers = self.numbers()
+        if len(set(numbers)) != len(numbers):
+            raise PeerError("the table of descriptors has one of them twice; nothing was adopted")
 
     def _put(self, name: str, ident: int, fd: int, kind: str, owner: str) -> None:
         key = (name, ident)
@@ -267,9 +284,8 @@ class Fds:
             raise DescriptorError(
                 f"descriptor {name}: id {ident}, limit {MAX_ID}; nothing changed"
             )
-        other = self._names.get(fd, key)
-        if other != key:
-            taken = f"{other[0]}/{other[1]}"
+        taken = "" if self._names.get(fd) == key else self._label_of(fd)
+        if taken:
             raise DescriptorError(f"descriptor {fd} is already kept as {taken}; nothing changed")
         if len(self._entries) >= MAX_ENTRIES and key not in self._entries:
             raise DescriptorError(

@@ -16,12 +16,9 @@ from instar.cpr.errors import DescriptorError, PeerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Final
 
-    from instar.cpr.fds import Key
-
-WHOLE: Final = -1  # where a single descriptor's key has its id
 MAX_MEMBERS: Final = 1 << 20  # of one group; Linux allows a process no more by default
 FIELDS: Final = {"name": str, "kind": str, "owner": str, "numbers": bytes, "identities": bytes}
 _INT: Final = 4
@@ -38,18 +35,30 @@ class Group:
     ``kind`` and ``owner`` are for people and reports; ``claimed`` turns true when somebody asked for the group.
     """
 
-    __slots__ = ("_members", "_names", "claimed", "kind", "name", "owner")
+    __slots__ = (
+        "_arrived",
+        "_identities",
+        "_label_of",
+        "_made",
+        "claimed",
+        "kind",
+        "name",
+        "owner",
+    )
 
-    def __init__(self, name: str, kind: str, owner: str, names: dict[int, Key]) -> None:
+    def __init__(self, name: str, kind: str, owner: str, label_of: Callable[[int], str]) -> None:
         self.name = name
         self.kind = kind
         self.owner = owner
         self.claimed = True
-        self._members: dict[int, tuple[bytes]] = {}  # identity by number
-        self._names = names  # the whole table's
+        self._label_of = label_of  # the name that a descriptor has in the whole table, "" if none
+        self._made: dict[int, tuple[bytes]] | None = {}  # identity by number
+        # What came from another program is put in there when somebody changes it or looks for one: after the pause.
+        self._arrived = array("i")
+        self._identities = b""
 
     def __repr__(self) -> str:
-        return f"{self.name} ({len(self._members)} of them)"
+        return f"{self.name} ({len(self)} of them)"
 
     @property
     def label(self) -> str:
@@ -57,18 +66,22 @@ class Group:
         return self.name
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._arrived if self._made is None else self._made)
 
     def __contains__(self, fd: object) -> bool:
-        return fd in self._members
+        return fd in self.members
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._members)
+        return iter(self._arrived if self._made is None else self._made)
 
     @property
     def members(self) -> dict[int, tuple[bytes]]:
         """Its descriptors, each with what tells its file apart: another object after it was added again."""
-        return self._members
+        if self._made is None:
+            pairs = zip(self._arrived, _ONE.iter_unpack(self._identities), strict=True)
+            self._made = dict(pairs)
+            self._arrived, self._identities = array("i"), b""
+        return self._made
 
     def add(self, fd: int, /) -> None:
         """Keep ``fd``, an open file, socket or pipe, through the next updates.
@@ -77,10 +90,10 @@ class Group:
             DescriptorError: It is not open, has a name, is one of the kernel's anonymous files (an eventfd: save it
                 by a name of its own), or the group is full; nothing changed.
         """
-        if fd in self._names:
-            text = f"descriptor {fd} is already kept as {self._names[fd][0]}"
+        if taken := self._label_of(fd):
+            text = f"descriptor {fd} is already kept as {taken}"
             raise DescriptorError(f"{text}; nothing changed")
-        if len(self._members) >= MAX_MEMBERS:
+        if len(self) >= MAX_MEMBERS:
             text = f"{self.name}: {MAX_MEMBERS} descriptors are the limit"
             raise DescriptorError(f"{text}; nothing changed")
         try:
@@ -92,27 +105,17 @@ class Group:
             text = f"descriptor {fd} is an anonymous file of the kernel's, which no group takes"
             raise DescriptorError(f"{text}; nothing changed")
         identity = _IDENTITY.pack(found.st_dev, found.st_ino, found.st_rdev, kind)
-        self._members[fd] = (identity,)
-        self._names[fd] = (self.name, WHOLE)
+        self.members[fd] = (identity,)
 
     def discard(self, fd: int, /) -> bool:
         """Forget ``fd``, which stays open; false if it was not in the group."""
-        if self._members.pop(fd, None) is None:
-            return False
-        del self._names[fd]
-        return True
+        return self.members.pop(fd, None) is not None
 
-    def clear(self) -> None:
-        """Forget all; they stay open."""
-        for fd in self._members:
-            del self._names[fd]
-        self._members.clear()
-
-    def copy(self, names: dict[int, Key]) -> Group:
-        """Return a group with the same members, for a table with these names."""
-        made = Group(self.name, self.kind, self.owner, names)
+    def copy(self, label_of: Callable[[int], str]) -> Group:
+        """Return a group with the same members, for another table."""
+        made = Group(self.name, self.kind, self.owner, label_of)
         made.claimed = self.claimed
-        made._members = dict(self._members)
+        made._made = dict(self.members)
         return made
 
     def verify(self) -> None:
@@ -121,31 +124,33 @@ class Group:
         Raises:
             DescriptorError: Somebody closed or reused one behind our back; nothing changed.
         """
-        self._check(array("i", self._members), b"".join(i for (i,) in self._members.values()))
+        members = self.members
+        self._check(array("i", members), b"".join(identity for (identity,) in members.values()))
 
     def to_record(self) -> dict[str, object]:
         """Return the group for another program (see :meth:`from_record`)."""
+        members = self.members
         return {
             "name": self.name,
             "kind": self.kind,
             "owner": self.owner,
-            "numbers": array("i", self._members).tobytes(),
-            "identities": b"".join(identity for (identity,) in self._members.values()),
+            "numbers": array("i", members).tobytes(),
+            "identities": b"".join(identity for (identity,) in members.values()),
         }
 
     @classmethod
-    def from_record(cls, fields: dict[str, object], names: dict[int, Key]) -> Group:
+    def from_record(cls, fields: dict[str, object], label_of: Callable[[int], str]) -> Group:
         """Make the group that another program wrote, unclaimed.
 
         Args:
             fields: Of the kinds in ``FIELDS``; untrusted.
-            names: Of the table that it will belong to; its own are added.
+            label_of: Of the table that it will belong to.
 
         Raises:
-            PeerError: The record is no group, or has a descriptor that has a name already; nothing was adopted.
+            PeerError: The record is no group, or has a descriptor twice; nothing was adopted.
             DescriptorError: One is not open or is not what it was.
         """
-        made = cls(str(fields["name"]), str(fields["kind"]), str(fields["owner"]), names)
+        made = cls(str(fields["name"]), str(fields["kind"]), str(fields["owner"]), label_of)
         what = f"descriptors {made.name}"
         raw, identities = fields["numbers"], fields["identities"]
         assert isinstance(raw, bytes)
@@ -157,11 +162,10 @@ class Group:
         numbers = array("i", raw)
         if min(numbers, default=0) < 0:
             raise PeerError(f"{what}: {min(numbers)} is not a descriptor; nothing was adopted")
-        made._members = dict(zip(numbers, _ONE.iter_unpack(identities), strict=True))
-        if len(made._members) != count or not made._members.keys().isdisjoint(names):
+        if len(set(numbers)) != count:
             raise PeerError(f"{what}: one of them arrived twice; nothing was adopted")
         made._check(numbers, identities)
-        names.update(dict.fromkeys(numbers, (made.name, WHOLE)))
+        made._made, made._arrived, made._identities = None, numbers, identities
         made.claimed = False
         return made
 

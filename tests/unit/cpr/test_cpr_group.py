@@ -188,5 +188,5 @@ def test_from_record_with_a_member_that_has_a_name_refuses(sockets):
     (row,) = fds.to_record()
     single = Fds()
     single.save("single", 0, sockets[0].fileno())
-    with pytest.raises(PeerError, match="arrived twice"):
+    with pytest.raises(PeerError, match="has one of them twice"):
         Fds.from_record([*single.to_record(), row])
