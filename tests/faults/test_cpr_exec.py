@@ -314,7 +314,7 @@ def test_start_with_a_hostile_variable_is_one_clear_error(tmp_path, value, shown
     )
 
 
-def test_descriptor_exchanged_between_two_updates_aborts_the_second(tmp_path):
+def test_descriptor_exchanged_between_two_updates_refuses_the_second(tmp_path):
     old = OLD + (
         "engine.fds.save('log', 0, os.open('/dev/zero', os.O_RDONLY))\n"
         "log = engine.fds.find('log', 0)\n"
@@ -324,7 +324,7 @@ def test_descriptor_exchanged_between_two_updates_aborts_the_second(tmp_path):
     said, errors = run(tmp_path, old, NEW)
     assert errors == []
     assert said[0]["error"].startswith(
-        "DescriptorError: descriptor log/0 (fd 4) is not what was saved"
+        "UpdateRefusedError: descriptor log/0 (fd 4) is not what was saved"
     )
 
 

@@ -55,6 +55,25 @@ def test_transfer_guest_goes_on_in_the_target_and_never_again_in_the_source(pair
             pair.vm.qmp.command("cont")
 
 
+def mapped(pid: int) -> int:
+    """How many bytes of guest memory a process has mapped and in its page tables."""
+    maps = Path(f"/proc/{pid}/smaps").read_text()
+    found = re.findall(r"/memfd:memory-backend.*?^Rss:\s+(\d+) kB", maps, re.M | re.S)
+    return sum(1024 * int(size) for size in found)
+
+
+def test_target_has_the_memory_mapped_before_the_guest_stops(pair: Pair) -> None:
+    capabilities = [{"capability": "pause-before-switchover", "state": True}]
+    pair.vm.qmp.command("migrate-set-capabilities", capabilities=capabilities)
+    with pair.target() as target:
+        pair.vm.qmp.events.clear()
+        pair.migrate()
+        pair.vm.qmp.wait_event("MIGRATION", status="pre-switchover")
+        assert mapped(target.process.pid) == mapped(pair.vm.process.pid) > 0
+        pair.vm.qmp.command("migrate-continue", state="pre-switchover")
+        pair.vm.qmp.wait_event("MIGRATION", status="completed")
+
+
 def told(qmp: Qmp) -> list[tuple[str, str]]:
     """The events of ours up to the last one, as (name or phase, status)."""
     found: list[tuple[str, str]] = []

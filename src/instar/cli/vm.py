@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 CHILD_PATIENCE_S: Final = 5.0  # a program that we have just started takes a moment to listen
 _TRIES: Final = 60
 _AGAIN_NS: Final = 1_000_000_000
+_MAPPING_NS: Final = 2_000_000_000  # so long a source waits for 16 GiB or more to be mapped
 
 
 class MonitorSlot:
@@ -303,7 +304,7 @@ class Vm:
         # What is there by now stays: looking through all of it for garbage would stop the guest's devices for 20 ms.
         gc.freeze()
         gc.enable()
-        self._step(adopted, "waiting for a guest", self.migration.warmed_up)
+        self._step(adopted, "waiting for a guest", self._await_guest)
 
     def _step(
         self, adopted: Adopted | None, what: str, work: Callable[..., object], *given: object
@@ -343,7 +344,7 @@ class Vm:
         if adopted is not None:
             slot.monitor.announce_version()
 
-    def _refill(self) -> None:
+    def _refill(self, then: Callable[[], object] = bool, **how: int) -> None:
         """Map the guest's memory again, one block after the other."""
         from instar.memory.refill import Refill  # noqa: PLC0415 - nobody resumes into this
 
@@ -351,9 +352,19 @@ class Vm:
 
         def next_one() -> None:
             if blocks:
-                Refill(self.loop, blocks.pop(0), next_one).start()
+                Refill(self.loop, blocks.pop(0), next_one, **how).start()
+            else:
+                then()
 
         next_one()
+
+    def _await_guest(self) -> None:
+        """Let a guest come, if one is to: with its memory mapped, as far as that is done within a moment."""
+        if self.migration.arrives:
+            self.loop.call_later(_MAPPING_NS, self.migration.warmed_up)
+            self._refill(self.migration.warmed_up, rest=0)
+        else:
+            self.migration.warmed_up()
 
     def _report(self, adopted: Adopted) -> None:
         self.migration.after_incoming(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from instar.memory.backend import RamBlock
 
 CHUNK: Final = 2 << 20  # bytes at once: about 0.2 ms
-REST: Final = 4  # times as long as a chunk took, nothing is done
+REST: Final = 4
 _LEAST_REST_NS: Final = 1_000_000
 _MADV_POPULATE_WRITE: Final = 23  # not named by Python 3.11
 _PAGE: Final = 4096
@@ -33,12 +33,16 @@ class Refill:
         loop: The main loop.
         block: Shared memory with a descriptor.
         on_done: Called once, at the end.
+        rest: How many times as long as a chunk took nothing is done after it; 0: nobody waits for this loop.
     """
 
-    def __init__(self, loop: Loop, block: RamBlock, on_done: Callable[[], object]) -> None:
+    def __init__(
+        self, loop: Loop, block: RamBlock, on_done: Callable[[], object], rest: int = REST
+    ) -> None:
         self._loop = loop
         self._block = block
         self._on_done = on_done
+        self._rest = rest
         self._at = 0
         self._timer: Timer | None = None
 
@@ -56,7 +60,7 @@ class Refill:
         if not self._map_some():
             self._on_done()
             return
-        rest = max(_LEAST_REST_NS, REST * (monotonic_ns() - began))
+        rest = max(_LEAST_REST_NS, self._rest * (monotonic_ns() - began)) if self._rest else 0
         self._timer = self._loop.call_later(rest, self._turn)
 
     def _map_some(self) -> bool:

@@ -423,8 +423,13 @@ class Migration:
         if self._warm:
             self._begin_to_listen()
 
+    @property
+    def arrives(self) -> bool:
+        """Whether a guest comes here from a program that runs beside this one."""
+        return self._arrival is not None
+
     def warmed_up(self) -> None:
-        """Nothing is left to do that the guest would wait for: a source may send its state now."""
+        """Nothing is left to do that the guest would wait for: a source may send its state now. Again is fine."""
         self._warm = True
         if self._when_warm is not None:
             try:

@@ -82,3 +82,18 @@ def test_it_can_be_stopped() -> None:
     loop.run()
     assert (loop.turns, done) == (1, [])
     os.close(block.fd)
+
+
+def test_refill_without_rest_goes_on_in_the_next_turn() -> None:
+    class Hurried(Loop):
+        def call_later(self, delay_ns: int, callback) -> Timer:
+            assert delay_ns == 0
+            self.timer = Timer(callback)
+            return self.timer
+
+    block, loop, done = make(), Hurried(), []
+    Refill(loop, block, lambda: done.append(1), rest=0).start()
+    loop.run()
+    assert done == [1]
+    assert mapped(CHUNK, CHUNK - 4096, block)
+    os.close(block.fd)
