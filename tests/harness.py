@@ -285,7 +285,7 @@ class Vm:
         return {
             "children": self.children(),
             "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
-            "threads": len(list((proc / "task").iterdir())),
+            "threads": self._threads(),
             "environ": sorted(
                 name
                 for row in (proc / "environ").read_bytes().split(b"\0")
@@ -293,6 +293,14 @@ class Vm:
                 if (name := row.partition(b"=")[0]) != b"INSTAR_CPR_PREPARED"
             ),
         }
+
+    def _threads(self) -> int:
+        """How many there are; one that has done its work (loading the monitors) may take a moment to end."""
+        looks = []
+        for _ in range(5):
+            looks.append(len(list(Path(f"/proc/{self.pid}/task").iterdir())))
+            time.sleep(0.01)
+        return min(looks)
 
 
 def name_of(pid: int) -> str:

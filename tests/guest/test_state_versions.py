@@ -16,7 +16,7 @@ from instar.cpr.state import APART, load, registry
 from instar.cpr.stream import Reader
 from instar.cpr.writer import Writer
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
-from instar.migration.sections import write_sections
+from instar.migration.saving import write_sections
 
 NETWORK = (
     "-netdev",

@@ -27,8 +27,10 @@ from instar.cpu.rv64 import Core, address_of
 from instar.errors import ConfigError, InstarError
 from instar.machine.cpus import CoreBox, HartBox
 from instar.machine.vcpus import VcpuThread
+from instar.memory.refill import map_now
 from instar.migration.bridge_link import MAX_MESSAGE
-from instar.migration.sections import host_records, read_records
+from instar.migration.saving import host_records
+from instar.migration.sections import read_records
 
 if TYPE_CHECKING:
     from typing import Any, Final
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from instar.stateful import Stateful
 
 _NEVER: Final = -1
+_MAPPING_NS: Final = 2_000_000_000  # for 16 GiB or more
 _FAILED: Final = 1
 
 
@@ -112,6 +115,7 @@ class Helper:
             CoreBox(self._core),
             *(HartBox(self._core, hart) for hart in range(config.smp.cpus)),
         ]
+        self._vcpus.get_ready()
 
     def _note_bug(self, error: BaseException) -> None:
         self._why = f"{type(error).__name__}: {error}"
@@ -181,6 +185,7 @@ def _make(words: list[str], ram_fd: int) -> Helper:
     if not isinstance(config, Config):
         raise ConfigError("the command line asks for a text, not for a machine")
     ram = mmap.mmap(ram_fd, os.fstat(ram_fd).st_size)
+    map_now(ram_fd, ram, _MAPPING_NS)  # the guest runs elsewhere: it would wait here for each page
     os.close(ram_fd)
     return Helper(ram, config)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from mmap import mmap
 
     from instar.loop import Loop, Timer
     from instar.memory.backend import RamBlock
@@ -57,29 +58,43 @@ class Refill:
 
     def _turn(self) -> None:
         began = monotonic_ns()
-        if not self._map_some():
+        self._at = map_some(self._block.fd, self._block.map, self._at)
+        if self._at < 0:
             self._on_done()
             return
         rest = max(_LEAST_REST_NS, self._rest * (monotonic_ns() - began)) if self._rest else 0
         self._timer = self._loop.call_later(rest, self._turn)
 
-    def _map_some(self) -> bool:
-        """Map the next pages that exist; false if there are none, or the kernel cannot."""
-        block = self._block
-        try:
-            at = os.lseek(block.fd, self._at, os.SEEK_DATA)
-            end = os.lseek(block.fd, at, os.SEEK_HOLE)
-        except OSError:  # ENXIO: nothing but a hole up to the end
-            return False
-        at -= at % _PAGE
-        length = min(CHUNK, end - at, block.size - at)
-        if length <= 0:
-            return False
-        try:
-            block.map.madvise(_MADV_POPULATE_WRITE, at, length)
-        except (
-            OSError
-        ):  # a kernel before 5.14, or huge pages that cannot be split: the guest's touch maps them
-            return False
-        self._at = at + length
-        return True
+
+def map_now(fd: int, mapping: mmap, limit_ns: int) -> None:
+    """Map what exists, but begin with no further chunk after ``limit_ns``."""
+    until, at = monotonic_ns() + limit_ns, 0
+    while at >= 0 and monotonic_ns() < until:
+        at = map_some(fd, mapping, at)
+
+
+def map_some(fd: int, mapping: mmap, at: int) -> int:
+    """Map the next pages that exist, a chunk at most.
+
+    Args:
+        fd: Shared memory.
+        mapping: Of all of it.
+        at: Where to begin, bytes.
+
+    Returns:
+        Where to go on; -1: there are none left, or the kernel cannot.
+    """
+    try:
+        begin = os.lseek(fd, at, os.SEEK_DATA)
+        end = os.lseek(fd, begin, os.SEEK_HOLE)
+    except OSError:  # ENXIO: nothing but a hole up to the end
+        return -1
+    begin -= begin % _PAGE
+    length = min(CHUNK, end - begin, len(mapping) - begin)
+    if length <= 0:
+        return -1
+    try:
+        mapping.madvise(_MADV_POPULATE_WRITE, begin, length)
+    except OSError:  # a kernel before 5.14, or huge pages that cannot be split: a touch maps them
+        return -1
+    return begin + length

@@ -23,7 +23,8 @@ from instar.cpu.rv64.state import HartState
 from instar.migration.bridge_link import PATIENCE_NS, Bridge
 from instar.migration.channels import BRIDGE as BRIDGE_FD
 from instar.migration.first_word import await_first_word
-from instar.migration.sections import host_records, read_records
+from instar.migration.saving import host_records
+from instar.migration.sections import read_records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

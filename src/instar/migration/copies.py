@@ -13,7 +13,7 @@ from instar.cpr.losses import UNKNOWN, check_writable, differing
 from instar.cpr.versions import versions_for
 from instar.cpr.writer import Writer
 from instar.migration.identity import KEY
-from instar.migration.sections import live_state, losses_of, write_sections
+from instar.migration.saving import live_state, losses_of, write_sections
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def host_things(
     """Return what has a state that goes with the descriptors, for a reader of ``versions``.
 
     A thing that the reader does not know at all is left out if nothing was done with it. The guest's things never are:
-    it can see them. ``peek`` is as for :func:`instar.migration.sections.write_sections`.
+    it can see them. ``peek`` is as for :func:`instar.migration.saving.write_sections`.
     """
     things = [migration.settings, *migration.host.things()]
     return [

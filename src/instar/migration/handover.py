@@ -27,7 +27,7 @@ from instar.migration.identity import KEY
 from instar.migration.pinned import Pinned
 from instar.migration.prediction import predict
 from instar.migration.rehearsal import Rehearsal
-from instar.migration.sections import host_records, losses_of
+from instar.migration.saving import host_records, losses_of
 from instar.prepared import VARIABLE
 from instar.sandbox.notice import is_confined
 

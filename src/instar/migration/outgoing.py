@@ -27,7 +27,7 @@ from instar.migration.identity import KEY
 from instar.migration.main_channel import MainChannel
 from instar.migration.prediction import bias_after
 from instar.migration.report import Report
-from instar.migration.sections import write_sections
+from instar.migration.saving import write_sections
 from instar.migration.tables import CHECK, EXEC, NORMAL
 from instar.sandbox.notice import explained
 

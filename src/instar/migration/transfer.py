@@ -29,7 +29,7 @@ from instar.migration.copies import find_losses, guest_things, sentences, writte
 from instar.migration.exchange import Exchange, FileSender, connect
 from instar.migration.identity import KEY
 from instar.migration.outgoing import Outgoing
-from instar.migration.sections import write_sections
+from instar.migration.saving import write_sections
 
 if TYPE_CHECKING:
     import socket

@@ -92,3 +92,11 @@ def test_netdev_add_takes_keys_and_json() -> None:
 
 def test_netdev_that_nothing_uses_is_a_warning() -> None:
     assert "netdev 'n0' is used by nothing" in parsed(STREAM).warnings
+
+
+def test_absent_netdev_is_the_same_with_what_is_so_anyway():
+    card = "-device virtio-net-device,netdev=n0"
+    short, long = (
+        parsed(f"-netdev none,id=n0{more} {card}") for more in ("", ",queues=1,vnet_hdr=off")
+    )
+    assert short.netdevs == long.netdevs

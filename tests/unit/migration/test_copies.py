@@ -15,7 +15,8 @@ from instar.migration.copies import (
 from instar.migration.handover import Handover
 from instar.migration.parameters import Settings
 from instar.migration.report import Report
-from instar.migration.sections import RamBlockState, RamState, losses_of
+from instar.migration.saving import losses_of
+from instar.migration.sections import RamBlockState, RamState
 
 
 class Card:

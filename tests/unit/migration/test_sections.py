@@ -17,15 +17,9 @@ from instar.cpr.state import APART, Record, State, fd, load, save, state, step, 
 from instar.cpr.stream import Reader
 from instar.cpr.versions import readable_versions, versions_for
 from instar.cpr.writer import Writer
-from instar.migration import sections
-from instar.migration.sections import (
-    check_manifest,
-    host_records,
-    load_host,
-    losses_of,
-    read_sections,
-    write_sections,
-)
+from instar.migration import saving, sections
+from instar.migration.saving import host_records, losses_of, write_sections
+from instar.migration.sections import check_manifest, load_host, read_sections
 
 
 @state("test-ring", version=2)
@@ -133,7 +127,8 @@ def file():
 @pytest.fixture
 def kept(monkeypatch):
     table = {}
-    monkeypatch.setattr(sections, "_kept", table)
+    monkeypatch.setattr(sections, "KEPT", table)
+    monkeypatch.setattr(saving, "KEPT", table)
     return table
 
 

@@ -6,6 +6,7 @@ from instar.cli.options.config import NetdevConfig, VirtioNetConfig
 from instar.cli.options.entries import BY_NAME
 from instar.cli.options.grammar import Values, read_keys, where
 from instar.errors import ConfigError
+from instar.netdev.spec import ABSENT
 from instar.units import shorten
 
 TYPE_CHECKING = False
@@ -19,6 +20,7 @@ _FIRST_MAC: Final = 0x5254_0012_3456  # QEMU's
 _NEEDS: Final = {"unix": ("path",), "inet": ("host", "port"), "fd": ("str",)}
 MAX_QUEUES: Final = 4  # of a tap, as many as a card has pairs
 _PARTS: Final = ("path", "host", "port", "str")
+_SO_ANYWAY: Final = {("queues", "1"), ("vnet_hdr", "off")}  # of kind none
 
 
 def read_netdevs(given: Given, config: Config) -> None:
@@ -92,6 +94,10 @@ def _netdev(values: Values) -> NetdevConfig:
             raise ConfigError(f"{where(values)}: remote does not go with local.type=fd")
     elif values.variant == "tap":
         _check_tap(values, options)
+    elif (
+        values.variant == ABSENT
+    ):  # as the machine that runs tells of it: without what is so anyway
+        options = {k: v for k, v in options.items() if (k, v) not in _SO_ANYWAY}
     return NetdevConfig(kind=values.variant, ident=values.text("id"), options=options)
 
 
