@@ -248,6 +248,10 @@ def test_target_without_a_descriptor_for_the_source_refuses_at_once(pair: Pair) 
     with pair.target(incoming="defer") as target:
         pair.migrate()
         target.connect()
+        for _ in range(
+            2
+        ):  # after the first answer it has seen the console's client, too; then it has accepted it
+            target.qmp.command("query-status")
         used = {int(link.name) for link in Path(f"/proc/{target.pid}/fd").iterdir()}
         free = [n for n in range(len(used) + 2) if n not in used]
         limits = (free[0] + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1])  # the listener's
