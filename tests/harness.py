@@ -13,6 +13,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PROGRAM = Path(sys.executable).parent / "instar-system"
 KEEPER = "instar-keeper"  # the task that keeps an old program's memory until the pause is over
@@ -284,8 +288,8 @@ class Vm:
         proc = Path(f"/proc/{self.pid}")
         return {
             "children": self.children(),
-            "fds": sorted(fd_name(link) for link in (proc / "fd").iterdir()),
-            "threads": self._threads(),
+            "fds": self._least(lambda: sorted(fd_name(link) for link in (proc / "fd").iterdir())),
+            "threads": len(self._least(lambda: list((proc / "task").iterdir()))),
             "environ": sorted(
                 name
                 for row in (proc / "environ").read_bytes().split(b"\0")
@@ -294,13 +298,13 @@ class Vm:
             ),
         }
 
-    def _threads(self) -> int:
-        """How many there are; one that has done its work (loading the monitors) may take a moment to end."""
+    def _least(self, look: Callable[[], list]) -> list:
+        """What there is of something at the least: what tidies up after an update may take a moment to end."""
         looks = []
         for _ in range(5):
-            looks.append(len(list(Path(f"/proc/{self.pid}/task").iterdir())))
+            looks.append(look())
             time.sleep(0.01)
-        return min(looks)
+        return min(looks, key=len)
 
 
 def name_of(pid: int) -> str:
