@@ -148,8 +148,10 @@ def _allow_what_options_name(layer: landlock.Layer, config: Config) -> None:
 
 def _allow_marks(layer: landlock.Layer, config: Config) -> None:
     """Who goes on with memory that was left in a file takes its mark away."""
+    from instar.migration.left_memory import SUFFIX  # noqa: PLC0415 - only for a confined start
+
     for backend in config.memory_backends:
-        mark = f"{os.path.abspath(backend.mem_path)}.instar-left"
+        mark = os.path.abspath(backend.mem_path) + SUFFIX
         if backend.mem_path and os.path.isfile(mark):
             layer.allow([mark], landlock.READ)
             layer.allow([os.path.dirname(mark)], landlock.REMOVE_FILE | landlock.READ_DIR)

@@ -267,7 +267,7 @@ class Vm:
         """
 
         def load() -> None:
-            self._step(adopted, "loading monitors", _load_monitors)
+            self._step(adopted, "loading monitors", _load_late)
             self.loop.call_threadsafe(lambda: self._settle(adopted))
 
         try:
@@ -320,11 +320,7 @@ class Vm:
             )
 
     def _load_what_could_wait(self) -> None:
-        # The files may be gone when somebody needs them.
-        from instar.cli import confine, live  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
-        from instar.migration import reboot, transfer  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
-
-        load_outgoing()
+        _load_late()
         self.migration.get_ready()
 
     def _make_monitor(self, slot: MonitorSlot, adopted: Adopted | None) -> None:
@@ -372,8 +368,10 @@ class Vm:
         )
 
 
-def _load_monitors() -> None:
+def _load_late() -> None:
+    """Import what monitors and later updates need; the files may be gone when somebody asks for it."""
     from instar.cli import confine, live  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
+    from instar.migration import reboot, transfer  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
     from instar.monitor import monitor  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport]
 
     load_outgoing()
