@@ -86,6 +86,30 @@ def test_imports_of_state_declarations_are_states_only(path):
     assert other == set()
 
 
+UNAWARE = ("devices", "machine", "migration", "monitor")  # of what runs the guest's instructions
+COMMAND_OF_QEMU = (
+    "instar.monitor.commands.machine"  # query-kvm: it asks the machine for ``hardware``
+)
+BACK_ENDS = {"rv64", "kvm", "software", "interpreter", "tcg", "accel"}
+
+
+def names_of(path: Path) -> set[str]:
+    """Words of the names that a file's code uses; what it imports as modules, too."""
+    tree = ast.parse(path.read_text())
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names |= {part for module in imported(path) for part in module.split(".")}
+    return {word.lower() for name in names for word in name.split("_")}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if piece(dotted(path)) in UNAWARE], ids=dotted
+)
+def test_what_runs_the_guest_is_not_asked_for_by_what_serves_it(path):
+    words = names_of(path) & BACK_ENDS
+    assert words == ({"kvm"} if dotted(path) == COMMAND_OF_QEMU else set())
+
+
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_printing_and_exiting_is_for_the_command_line(path):
     names = {

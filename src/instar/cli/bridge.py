@@ -24,9 +24,9 @@ from instar.cpr.errors import CprError
 from instar.cpr.fds import Fds
 from instar.cpr.versions import versions_for
 from instar.cpu.rv64 import Core, address_of
+from instar.cpu.rv64.state import ModelState
+from instar.cpu.rv64.vcpus import Rv64Vcpus
 from instar.errors import ConfigError, InstarError
-from instar.machine.cpus import CoreBox, HartBox
-from instar.machine.vcpus import VcpuThread
 from instar.memory.refill import map_now
 from instar.migration.bridge_link import MAX_MESSAGE
 from instar.migration.saving import host_records
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
     from instar.cpr.state import Record
-    from instar.stateful import Stateful
 
 _NEVER: Final = -1
 _MAPPING_NS: Final = 2_000_000_000  # for 16 GiB or more
@@ -64,7 +63,7 @@ class DeviceTimer:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.vcpus: VcpuThread
+        self.vcpus: Rv64Vcpus
         self.at_ns = _NEVER
 
     def next_ns(self) -> int:
@@ -103,18 +102,14 @@ class Helper:
         )
         self._timer = DeviceTimer(self._core)
         self._why = ""
-        self._vcpus = self._timer.vcpus = VcpuThread(
+        self._vcpus = self._timer.vcpus = Rv64Vcpus(
             self._core,
-            icount_shift=shift,
+            model=ModelState(harts=config.smp.cpus, sstc=config.cpu.sstc, icount_shift=shift),
             icount_sleep=config.icount is not None and config.icount.sleep,
             timers=self._timer,
             on_break=lambda: None,
             on_bug=self._note_bug,
         )
-        self._things: list[Stateful] = [
-            CoreBox(self._core),
-            *(HartBox(self._core, hart) for hart in range(config.smp.cpus)),
-        ]
         self._vcpus.get_ready()
 
     def _note_bug(self, error: BaseException) -> None:
@@ -135,7 +130,7 @@ class Helper:
                 return {"error": "not understood"}
 
     def _load(self, request: Record) -> Record:
-        read_records(request.get("states"), self._things).apply()
+        read_records(request.get("states"), self._vcpus.harts).apply()
         at_ns, at_count = request.get("timer"), request.get("stop_at")
         self._timer.at_ns = at_ns if isinstance(at_ns, int) else _NEVER
         self._core.set_break(at_count if isinstance(at_count, int) else _NEVER)
@@ -146,7 +141,7 @@ class Helper:
         self._core.clock_stop()
         stopped_ns = monotonic_ns()
         versions = versions_for(request.get("reads"))
-        states = host_records(self._things, Fds(), versions)
+        states = host_records(self._vcpus.harts, Fds(), versions)
         return {"states": states, "why": self._why, "stopped-ns": stopped_ns}
 
 

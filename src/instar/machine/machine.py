@@ -123,7 +123,6 @@ class Machine:
         self._disks = [block for block, _ in parts.disks]
         self._retriers = parts.retriers
         self.stateful += parts.stateful
-        self.vcpu_states = parts.vcpu_states
 
     def post(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` in the main loop with the machine lock held; from any thread."""
@@ -261,7 +260,7 @@ class Machine:
         if self.state.pending:
             self.loop.call_soon(self._serve_request)
             return
-        self.vcpus.core.clock_start()
+        self.vcpus.clock_start()
         self.vcpus.resume()
 
     def halt(self, new: RunState) -> None:
@@ -278,7 +277,7 @@ class Machine:
 
     def _quiesce(self) -> None:
         self.vcpus.pause()
-        self.vcpus.core.clock_stop()
+        self.vcpus.clock_stop()
         with self.lock:  # completions are delivered from within
             found = [backend.drain() for backend in self._drainables]
         self.unfinished = [why for why in found if why]
@@ -391,7 +390,7 @@ class Machine:
     @property
     def cpus(self) -> Sequence[Cpu]:
         """The harts by index."""
-        return [Cpu(self.vcpus, hart) for hart in range(self.vcpus.core.harts)]
+        return [Cpu(self.vcpus, n) for n in range(self.vcpus.count)]
 
     @property
     def regions(self) -> Sequence[Region]:
@@ -405,9 +404,14 @@ class Machine:
         return self.space.memory.read(gpa, length)
 
     @property
+    def hardware(self) -> bool:
+        """Whether the host's processor runs the guest's instructions itself."""
+        return self.vcpus.hardware
+
+    @property
     def icount(self) -> int:
         """Instructions executed so far under ``-icount``, -1 without it."""
-        return self.vcpus.core.icount if self.vcpus.icount else -1
+        return self.vcpus.instructions() if self.vcpus.counts else -1
 
     @property
     def replay_break(self) -> int:
@@ -420,13 +424,13 @@ class Machine:
         Raises:
             CommandError: without ``-icount``, or the count has passed; nothing changed.
         """
-        if not self.vcpus.icount:
+        if not self.vcpus.counts:
             raise CommandError("no instruction count: the machine runs without -icount")
 
         def set_it() -> int:
-            now = self.vcpus.core.icount
+            now = self.vcpus.instructions()
             if icount == NO_BREAK or icount > now:
-                self.vcpus.core.set_break(icount)
+                self.vcpus.set_break(icount)
                 self.state.replay_break = icount
             return now
 
@@ -476,10 +480,10 @@ class Machine:
     def _break_reached(self) -> None:
         """Stop, unless somebody else did meanwhile: then the break is met again when the machine runs."""
         at = self.state.replay_break
-        if self.running and at != NO_BREAK and self.vcpus.core.icount >= at:
+        if self.running and at != NO_BREAK and self.vcpus.instructions() >= at:
             self.stop()
             self.state.replay_break = NO_BREAK
-            self.vcpus.core.set_break(NO_BREAK)
+            self.vcpus.set_break(NO_BREAK)
 
     def _request(self, kind: str, status: int) -> None:
         self.state.pending = kind
@@ -561,4 +565,4 @@ class Machine:
     def load_state(self, state: MachineState) -> None:
         """Take over; whoever loads decides by ``state.runstate`` whether to start."""
         self.state = state
-        self.vcpus.core.set_break(state.replay_break)
+        self.vcpus.set_break(state.replay_break)

@@ -4,15 +4,115 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Protocol, TypeVar
 
     from instar.block.raw import RawBlock
     from instar.block.throttle import Group
-    from instar.cpu.rv64 import Core
-    from instar.machine.vcpus import VcpuThread
     from instar.memory import AddressSpace, RamBlock
     from instar.stateful import Stateful
+
+    T = TypeVar("T")
+
+    class Vcpus(Protocol):
+        """The guest's processors, whatever runs them (docs/decisions/0012-a-second-cpu.md).
+
+        Attributes:
+            counts: Virtual time is a count of instructions.
+            hardware: The host's processor runs the guest's instructions itself.
+            harts: What of :attr:`states` may run on in another program while this one replaces itself.
+            states: What crosses an update, in the order of loading.
+        """
+
+        counts: bool
+        hardware: bool
+        harts: list[Stateful]
+        states: list[Stateful]
+
+        @property
+        def target(self) -> str:
+            """Architecture, named as in QEMU."""
+            ...
+
+        @property
+        def qom_type(self) -> str:
+            """QEMU's name of their type."""
+            ...
+
+        @property
+        def count(self) -> int:
+            """How many there are."""
+            ...
+
+        def resume(self) -> None:
+            """Let them run; running already is fine. Their threads have begun when this returns."""
+            ...
+
+        def pause(self) -> None:
+            """Park them at an instruction boundary, nothing half done; not with the machine lock held."""
+            ...
+
+        def get_ready(self) -> None:
+            """Take what running needs of the host; having it is fine. RuntimeError: it has no more threads."""
+            ...
+
+        def hold(self) -> None:
+            """Make them park soon, until :meth:`resume`; from any thread."""
+            ...
+
+        def parked(self, look: Callable[[], T]) -> T:
+            """Call ``look`` while they stand still, and let them go on if they ran and nobody held them."""
+            ...
+
+        def reload(self, load: Callable[[], object]) -> None:
+            """Let ``load`` give them other state, while devices have gone on to drive their lines here; parked."""
+            ...
+
+        def now_ns(self) -> int:
+            """Return virtual time in nanoseconds."""
+            ...
+
+        def clock_start(self) -> None:
+            """Let virtual time go on."""
+            ...
+
+        def clock_stop(self) -> None:
+            """Let virtual time stand still."""
+            ...
+
+        def next_timer_ns(self) -> int:
+            """Return when the first device's timer in counted time is due, -1 if there is none; parked."""
+            ...
+
+        def instructions(self) -> int:
+            """Return how many were executed, -1 if nobody counts."""
+            ...
+
+        def set_break(self, count: int, /) -> None:
+            """Park when ``count`` instructions were executed; -1: never. Only where they are counted."""
+            ...
+
+        def thread_id(self, n: int, /) -> int:
+            """Return the host's id of the thread that runs one, 0 before it has."""
+            ...
+
+        def registers(self, n: int, /) -> Mapping[str, int]:
+            """Return one's registers by name, the program counter first; parks for a moment."""
+            ...
+
+        def translate(self, n: int, va: int, /) -> int:
+            """Return the guest physical address of ``va`` as one maps it, -1 if unmapped; parks for a moment."""
+            ...
+
+        def disassemble(
+            self, read: Callable[[int, int], bytes], address: int, /
+        ) -> tuple[int, str]:
+            """Return length and text of the instruction whose bytes ``read(address, length)`` gives.
+
+            Raises:
+                CommandError: nobody here can read this architecture's instructions.
+            """
+            ...
 
     class Board(Protocol):
         """What the machine needs of its board."""
@@ -55,7 +155,6 @@ class Parts:
 
     Attributes:
         stateful: In the order of loading; the machine itself comes before.
-        vcpu_states: Those of them that go to a bridge: what vCPUs are, in the order of loading.
         disks: With the guest device that uses each, "" if none.
         retriers: Devices whose back ends may fail and be repaired.
         drainables: In the order of draining: back ends first, then what their completions feed.
@@ -69,14 +168,13 @@ class Parts:
         "retriers",
         "space",
         "stateful",
-        "vcpu_states",
         "vcpus",
     )
 
     def __init__(  # noqa: PLR0913 - a bundle, named parts
         self,
         *,
-        vcpus: VcpuThread,
+        vcpus: Vcpus,
         board: Board,
         space: AddressSpace,
         drainables: Sequence[Drainable],
@@ -84,7 +182,6 @@ class Parts:
         disks: Sequence[tuple[RawBlock, str]],
         retriers: Sequence[Retrier],
         stateful: Sequence[Stateful],
-        vcpu_states: Sequence[Stateful],
     ) -> None:
         self.vcpus = vcpus
         self.board = board
@@ -94,7 +191,6 @@ class Parts:
         self.disks = disks
         self.retriers = retriers
         self.stateful = stateful
-        self.vcpu_states = vcpu_states
 
 
 class MemoryBackend:
@@ -148,33 +244,32 @@ class Disk:
 
 
 class Cpu:
-    """One hart as monitors see it; looking parks it for a moment."""
+    """One of the guest's processors as monitors see it; looking parks it for a moment."""
 
-    __slots__ = ("_core", "_vcpus", "index")
+    __slots__ = ("_vcpus", "index", "qom_type", "target")
 
-    def __init__(self, vcpus: VcpuThread, index: int) -> None:
+    def __init__(self, vcpus: Vcpus, index: int) -> None:
         self._vcpus = vcpus
-        self._core: Core = vcpus.core
         self.index = index
+        self.qom_type = vcpus.qom_type
+        self.target = vcpus.target
 
     @property
     def thread_id(self) -> int:
-        """The host's id of the thread that runs it (all harts share one)."""
-        return self._vcpus.thread_id
+        """The host's id of the thread that runs it."""
+        return self._vcpus.thread_id(self.index)
 
     def registers(self) -> Mapping[str, int]:
         """Return registers by name, in the order to show them."""
-        shown: dict[str, int] = {}
-        for name, value in self._vcpus.parked(lambda: self._core.save_hart(self.index)).items():
-            if isinstance(value, int):
-                shown[name] = value
-            else:
-                shown.update({f"{name}{n}": item for n, item in enumerate(value)})
-        return shown
+        return self._vcpus.registers(self.index)
 
     def translate(self, va: int) -> int:
         """Return the guest physical address of ``va``, -1 if unmapped."""
-        return self._vcpus.parked(lambda: self._core.translate(self.index, va))
+        return self._vcpus.translate(self.index, va)
+
+    def disassemble(self, read: Callable[[int, int], bytes], address: int) -> tuple[int, str]:
+        """Return length and text of an instruction; CommandError where nobody can read them."""
+        return self._vcpus.disassemble(read, address)
 
 
 class Region:

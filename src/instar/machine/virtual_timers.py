@@ -6,9 +6,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _thread import RLock
     from collections.abc import Callable
-    from typing import Final
+    from typing import Final, Protocol
 
-    from instar.cpu.rv64 import Core
+    class CountingClock(Protocol):
+        """What counts."""
+
+        def now_ns(self) -> int:
+            """Return virtual time in nanoseconds."""
+            ...
+
+        def kick(self) -> None:
+            """Make what runs look at the timers again."""
+            ...
 
 
 NEVER: Final = -1
@@ -17,18 +26,18 @@ NEVER: Final = -1
 class VirtualTimers:
     """Timers that the vCPU thread looks at; set and cancelled there, or while it is parked."""
 
-    __slots__ = ("_core", "_lock", "_pending")
+    __slots__ = ("_clock", "_lock", "_pending")
 
-    def __init__(self, core: Core, lock: RLock) -> None:
-        self._core = core
+    def __init__(self, clock: CountingClock, lock: RLock) -> None:
+        self._clock = clock
         self._lock = lock
         self._pending: list[VirtualTimer] = []
 
     def call_later(self, delay_ns: int, callback: Callable[[], object]) -> VirtualTimer:
         """Call ``callback`` once with the machine lock held, ``delay_ns`` of virtual time from now."""
-        timer = VirtualTimer(self._pending, self._core.now_ns() + delay_ns, callback)
+        timer = VirtualTimer(self._pending, self._clock.now_ns() + delay_ns, callback)
         self._pending.append(timer)
-        self._core.kick()  # a run that has begun does not know of it
+        self._clock.kick()  # a run that has begun does not know of it
         return timer
 
     def next_ns(self) -> int:
@@ -39,7 +48,7 @@ class VirtualTimers:
         """Call what is due; return when the next one is, NEVER (-1) if there is none."""
         while self._pending:
             timer = min(self._pending, key=lambda timer: timer.at_ns)
-            if timer.at_ns > self._core.now_ns():
+            if timer.at_ns > self._clock.now_ns():
                 return timer.at_ns
             timer.cancel()
             with self._lock:

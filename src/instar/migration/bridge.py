@@ -19,7 +19,6 @@ from instar.cpr.adopted import BRIDGE
 from instar.cpr.errors import CprError, PeerError
 from instar.cpr.fds import Fds
 from instar.cpr.versions import readable_versions
-from instar.cpu.rv64.state import HartState
 from instar.migration.bridge_link import PATIENCE_NS, Bridge
 from instar.migration.channels import BRIDGE as BRIDGE_FD
 from instar.migration.first_word import await_first_word
@@ -137,7 +136,7 @@ class Crossing:
         try:
             answer = bridge.ask(
                 "load",
-                states=host_records(machine.vcpu_states, Fds(), versions),
+                states=host_records(machine.vcpus.harts, Fds(), versions),
                 timer=machine.vcpus.next_timer_ns(),
                 stop_at=machine.replay_break,
             )
@@ -169,17 +168,9 @@ class Crossing:
             self._machine.state.runstate = "internal-error"  # what it goes back to
 
     def _take_back(self, bridge: Bridge) -> None:
-        harts = self._machine.vcpu_states
         answer = bridge.take_back({name: list(row) for name, row in readable_versions().items()})
-        loaded = read_records(answer.get("states"), harts)
-        wires = {thing.state_id: thing.save_state() for thing in harts}
-        self._machine.vcpus.core.reset()  # its decoded code is of the memory before
-        loaded.apply()
-        for thing in harts:
-            before, now = wires[thing.state_id], thing.save_state()
-            if isinstance(before, HartState) and isinstance(now, HartState):
-                now.lines = before.lines  # devices went on driving them here
-                thing.load_state(now)
+        loaded = read_records(answer.get("states"), self._machine.vcpus.harts)
+        self._machine.vcpus.reload(loaded.apply)
 
     def _leave_out(self, why: str) -> None:
         """Go on without: the guest waits for the new monitor, as without a bridge."""

@@ -233,12 +233,12 @@ class Incoming:
             answer = Bridge(fd, 0).take_back(reads)
         except PeerError as e:
             raise PeerError(f"{e}; the guest's vCPUs ran there and are lost with it") from e
-        loaded.replace(read_records(answer.get("states"), self._machine.vcpu_states))
+        loaded.replace(read_records(answer.get("states"), self._machine.vcpus.harts))
         back_ns = answer.get("stopped-ns")
         self.report.back_ns = back_ns if isinstance(back_ns, int) else monotonic_ns()
 
     def _vcpu_classes(self) -> set[type[State]]:
-        return {thing.state_class for thing in self._machine.vcpu_states}
+        return {thing.state_class for thing in self._machine.vcpus.harts}
 
     def _go(self, start_ns: int) -> None:
         """Run if it ran, else do what it did."""

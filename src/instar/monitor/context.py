@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from instar.block.throttle import Group
     from instar.chardev.base import Chardev
@@ -43,7 +43,10 @@ class MemoryBackendInfo(Protocol):
 
 
 class CpuInfo(Protocol):
-    """One hart."""
+    """One of the guest's processors."""
+
+    qom_type: str  # QEMU's name of its type
+    target: str  # architecture, named as in QEMU
 
     @property
     def index(self) -> int:
@@ -56,11 +59,19 @@ class CpuInfo(Protocol):
         ...
 
     def registers(self) -> Mapping[str, int]:
-        """Return ``pc``, ``x0`` to ``x31``, ``f0`` to ``f31``, CSRs and mode, in the order to show them."""
+        """Return its registers by name (``x2/sp``: two names), the program counter first."""
         ...
 
     def translate(self, va: int, /) -> int:
         """Return the guest physical address of ``va`` as this hart sees it now; -1 if unmapped."""
+        ...
+
+    def disassemble(self, read: Callable[[int, int], bytes], address: int, /) -> tuple[int, str]:
+        """Return length and text of the instruction whose bytes ``read(address, length)`` gives.
+
+        Raises:
+            CommandError: nobody here can read this architecture's instructions.
+        """
         ...
 
 
@@ -203,6 +214,11 @@ class Machine(Protocol):
     @property
     def regions(self) -> Sequence[RegionInfo]:
         """The address space by base address."""
+        ...
+
+    @property
+    def hardware(self) -> bool:
+        """Whether the host's processor runs the guest's instructions itself."""
         ...
 
     @property

@@ -19,7 +19,6 @@ from instar.monitor.command import (
     check_state,
     convert,
 )
-from instar.monitor.registers import named_registers
 from instar.sandbox.notice import explained
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ class _Reader:
         return total
 
     def _register(self, name: str) -> int:
-        for key, value in named_registers(self._context.machine.cpus[0]).items():
+        for key, value in self._context.machine.cpus[0].registers().items():
             if name in key.split("/"):
                 return value
         raise LineError(f"unknown register: '${name[:32]}'")

@@ -9,6 +9,7 @@ from instar.block.limits import Limits
 from instar.chardev.base import Chardev
 from instar.chardev.null import NullChardev
 from instar.chardev.ringbuf import RingChardev
+from instar.cpu.rv64.look import disassembled
 from instar.devices.virtio_net import NetState
 from instar.errors import CommandError, GuestMemoryError
 from instar.events import EventBus
@@ -57,9 +58,14 @@ class FakeLoop:
 class FakeCpu:
     index = 0
     thread_id = 1234
+    target = "riscv64"
+    qom_type = "rv64-riscv-cpu"
 
     def registers(self):
-        return {"pc": RAM, "x2": RAM + 4096}
+        return {"pc": RAM, "x2/sp": RAM + 4096}
+
+    def disassemble(self, read, address):
+        return disassembled(read, address)
 
     def translate(self, va):
         return RAM + va % 4096 if va >> 12 == 1 else -1
@@ -86,6 +92,7 @@ class FakeMachine:
     balloon: FakeBalloon = field(default_factory=FakeBalloon)
     ram_size: int = 128 << 20
     icount: int = 1000
+    hardware: bool = False
     replay_break: int = -1
     done: list = field(default_factory=list)
 

@@ -6,7 +6,7 @@ The fields are those of ``Core.save_hart`` and ``Core.save_shared``. The default
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
-from instar.cpr.state import State, state, u, us
+from instar.cpr.state import State, flag, i, state, u, us
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,3 +92,14 @@ class CoreState(State):
             raise StateInvalidError(f"rv64-core.turn: {self.turn}, limit {MAX_HARTS - 1}")
         if self.turn_left > MAX_TURN:
             raise StateInvalidError(f"rv64-core.turn_left: {self.turn_left}, limit {MAX_TURN}")
+
+
+@state("cpu-model", version=1)
+class ModelState(State):
+    """What of the harts the command line decides and the guest can tell apart."""
+
+    harts: int = u(8, "Number of harts.", default=1)
+    sstc: bool = flag("Supervisor mode may use stimecmp itself.")
+    icount_shift: int = i(
+        8, "An instruction takes 2**icount_shift ns of virtual time; -1: real time.", default=-1
+    )

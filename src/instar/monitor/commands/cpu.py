@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-from instar.cpu.rv64.disasm import disassemble, instruction_length
 from instar.errors import GuestMemoryError
 from instar.monitor.command import Arg, Hmp, command
-from instar.monitor.registers import named_registers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +42,8 @@ class CpuFastInfo:
 
 def _cpus(cpus: list[CpuFastInfo]) -> str:
     lines = [
-        f"{'*' if c.cpu_index == 0 else ' '} CPU #{c.cpu_index}: thread_id={c.thread_id} model=rv64\n"
+        f"{'*' if c.cpu_index == 0 else ' '} CPU #{c.cpu_index}: thread_id={c.thread_id} "
+        f"model={c.qom_type.split('-')[0]}\n"
         for c in cpus
     ]
     return "".join(lines)
@@ -64,11 +63,11 @@ def query_cpus_fast(ctx: Context) -> list[CpuFastInfo]:
     return [
         CpuFastInfo(
             thread_id=cpu.thread_id,
-            qom_type="rv64-riscv-cpu",
+            qom_type=cpu.qom_type,
             props=CpuProperties(core_id=cpu.index),
             qom_path=f"/machine/cpu[{cpu.index}]",
             cpu_index=cpu.index,
-            target="riscv64",
+            target=cpu.target,
         )
         for cpu in ctx.machine.cpus
     ]
@@ -89,7 +88,7 @@ def info_registers(
 
 
 def _registers(cpu: CpuInfo) -> str:
-    registers = named_registers(cpu)
+    registers = cpu.registers()
     width = max(map(len, registers))
     cells = [f" {name:<{width}} {value:016x}" for name, value in registers.items()]
     rows = ["".join(cells[n : n + _PER_ROW]) for n in range(0, len(cells), _PER_ROW)]
@@ -125,7 +124,7 @@ def x(
             out += ctx.machine.read_physical(page + offset, min(length - len(out), _PAGE - offset))
         return out
 
-    return dump(read, addr, fmt)
+    return dump(read, addr, fmt, cpu)
 
 
 @command(qmp=False, hmp=Hmp("xp"))
@@ -141,19 +140,22 @@ def xp(
     0x0000000080000000: 00000013  nop
     0x0000000080000004: 00008067  ret
     """
-    return dump(ctx.machine.read_physical, addr, fmt)
+    return dump(ctx.machine.read_physical, addr, fmt, ctx.machine.cpus[0])
 
 
-def dump(read: Reader, address: int, fmt: UnitFormat) -> str:
+def dump(read: Reader, address: int, fmt: UnitFormat, cpu: CpuInfo) -> str:
     """Return ``fmt.count`` units from ``address``; where memory ends, the text says so.
 
     Args:
         read: Gives the bytes at an address; GuestMemoryError if there are none.
         address: Of the first unit.
         fmt: What to show.
+        cpu: Whose instructions they are.
     """
     shown: list[str] = []
-    units = _instructions(read, address, fmt) if fmt.letter == "i" else _rows(read, address, fmt)
+    units = (
+        _instructions(read, address, fmt, cpu) if fmt.letter == "i" else _rows(read, address, fmt)
+    )
     try:
         shown.extend(units)
     except GuestMemoryError:
@@ -161,13 +163,10 @@ def dump(read: Reader, address: int, fmt: UnitFormat) -> str:
     return "".join(shown)
 
 
-def _instructions(read: Reader, address: int, fmt: UnitFormat) -> Iterator[str]:
+def _instructions(read: Reader, address: int, fmt: UnitFormat, cpu: CpuInfo) -> Iterator[str]:
     for _ in range(fmt.count):
-        word = int.from_bytes(read(address, 2), "little")
-        length = instruction_length(word)
-        if length == 4:
-            word |= int.from_bytes(read(address + 2, 2), "little") << 16
-        yield f"0x{address & _MASK:016x}: {word:0{2 * length}x}  {disassemble(word, address)}\n"
+        length, text = cpu.disassemble(read, address)
+        yield f"0x{address & _MASK:016x}: {text}\n"
         address += length
 
 

@@ -38,8 +38,8 @@ class UuidInfo:
 class KvmInfo:
     """KVM."""
 
-    enabled: Annotated[bool, Arg("Whether KVM runs the harts.")]
-    present: Annotated[bool, Arg("Whether this program can use KVM.")]
+    enabled: Annotated[bool, Arg("Whether KVM runs the guest's instructions.")]
+    present: Annotated[bool, Arg("Whether this machine can use KVM.")]
 
 
 @dataclass
@@ -141,7 +141,7 @@ def query_uuid(ctx: Context) -> UuidInfo:
 
 @command(hmp=Hmp("info kvm", _kvm))
 def query_kvm(ctx: Context) -> KvmInfo:
-    """Show whether KVM is used; the interpreter runs the harts, so it is not.
+    """Show whether KVM runs the guest's instructions.
 
     -> {"execute": "query-kvm"}
     <- {"return": {"enabled": false, "present": false}}
@@ -149,8 +149,7 @@ def query_kvm(ctx: Context) -> KvmInfo:
     (instar) info kvm
     kvm support: not compiled
     """
-    del ctx
-    return KvmInfo(enabled=False, present=False)
+    return KvmInfo(enabled=ctx.machine.hardware, present=ctx.machine.hardware)
 
 
 @command(hmp=Hmp("stop", aliases=("s",)))

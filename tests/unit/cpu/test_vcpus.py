@@ -7,7 +7,8 @@ import _thread
 import pytest
 
 from instar.cpu.rv64 import EXIT_BREAK, EXIT_IDLE, EXIT_KICKED
-from instar.machine.vcpus import VcpuThread
+from instar.cpu.rv64.state import ModelState
+from instar.cpu.rv64.vcpus import Rv64Vcpus
 from instar.machine.virtual_timers import VirtualTimers
 
 FURTHEST = ((1 << 64) - 1) // 100 * 100  # ns; the last time at which a guest's timer can fire
@@ -42,10 +43,10 @@ class FakeCore:
         """There is no clock."""
 
 
-def start(core: FakeCore, told: list[object], *, icount_shift: int = -1) -> VcpuThread:
-    vcpus = VcpuThread(
+def start(core: FakeCore, told: list[object], *, icount_shift: int = -1) -> Rv64Vcpus:
+    vcpus = Rv64Vcpus(
         core,
-        icount_shift=icount_shift,
+        model=ModelState(icount_shift=icount_shift),
         icount_sleep=True,
         timers=VirtualTimers(core, _thread.RLock()),
         on_break=lambda: told.append("break"),
@@ -97,7 +98,7 @@ def test_parked_at_a_break_leaves_the_harts_there_until_resume() -> None:
 
 
 def test_parked_after_a_guest_asked_for_a_reset_leaves_the_harts_parked() -> None:
-    asking: list[VcpuThread] = []
+    asking: list[Rv64Vcpus] = []
 
     def ask() -> int:
         for vcpus in asking:

@@ -1,6 +1,6 @@
-"""The vCPU thread: it interprets all harts, sleeps when they all wait, and parks when told to.
+"""The software CPU as a machine uses it: a thread that interprets all harts, sleeps when they all wait, and parks.
 
-The thread holds neither the GIL nor the machine lock while it interprets. :meth:`VcpuThread.pause` is the only place
+The thread holds neither the GIL nor the machine lock while it interprets. :meth:`Rv64Vcpus.pause` is the only place
 that waits for it; never call it with the machine lock held, since a device access may be waiting for that lock.
 """
 
@@ -11,13 +11,16 @@ from time import monotonic_ns
 
 from instar import signals
 from instar.cpu.rv64 import EXIT_BREAK, EXIT_DEFERRED, EXIT_IDLE
+from instar.cpu.rv64.boxes import CoreBox, HartBox, ModelBox
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Final, Protocol, TypeVar
 
     from instar.cpu.rv64 import Core
+    from instar.cpu.rv64.state import ModelState
+    from instar.stateful import Stateful
 
     T = TypeVar("T")
 
@@ -38,12 +41,14 @@ _NEVER: Final = -1
 _LONGEST_SLEEP_S: Final = 3600.0  # a guest may set a timer further away than the host can wait
 
 
-class VcpuThread:
+class Rv64Vcpus:
     """Run a core in a thread of its own, between :meth:`resume` and :meth:`pause`.
+
+    It is a ``Vcpus`` of ``instar.machine.parts``, where its members are described.
 
     Args:
         core: The harts.
-        icount_shift: The core's clock counts instructions of 2**shift ns; -1: it is the host's.
+        model: What the command line decides of them; with a count of instructions (``icount_shift``) its clock is that.
         icount_sleep: With such a clock: sleep for real while all harts wait (True), or jump to the next timer (False).
         timers: With such a clock: timers of devices.
         on_break: Called in the vCPU thread when the break count was reached; the thread parks itself.
@@ -62,26 +67,35 @@ class VcpuThread:
         "_shift",
         "_sleep",
         "_stop",
+        "_thread_id",
         "_timers",
         "_wake",
         "core",
-        "icount",
-        "thread_id",
+        "counts",
+        "hardware",
+        "harts",
+        "states",
     )  # fmt: skip
 
     def __init__(
         self,
         core: Core,
         *,
-        icount_shift: int,
+        model: ModelState,
         icount_sleep: bool,
         timers: Timers,
         on_break: Callable[[], object],
         on_bug: Callable[[BaseException], object],
     ) -> None:
         self.core = core
-        self.icount = icount_shift >= 0
-        self._shift = icount_shift
+        self.hardware = False
+        self.counts = model.icount_shift >= 0
+        self._shift = model.icount_shift
+        self.harts: list[Stateful] = [
+            CoreBox(core),
+            *(HartBox(core, n) for n in range(model.harts)),
+        ]
+        self.states: list[Stateful] = [ModelBox(model), *self.harts]
         self._timers = timers
         self._sleep = icount_sleep
         self._on_break = on_break
@@ -97,7 +111,7 @@ class VcpuThread:
         self._running = False
         self._stop = True
         self._held = False  # parked for the main loop to act: only resume() lets the harts go on
-        self.thread_id = 0  # the host's id of the thread, 0 before the first resume
+        self._thread_id = 0
 
     def resume(self) -> None:
         """Let the harts run; already running is fine. The thread has begun when this returns.
@@ -168,8 +182,73 @@ class VcpuThread:
         except RuntimeError:  # it was released already: one wake-up is enough
             return
 
+    # What monitors look at, and what else a machine asks
+
+    @property
+    def target(self) -> str:
+        """Architecture, named as in QEMU."""
+        return "riscv64"
+
+    @property
+    def qom_type(self) -> str:
+        """QEMU's name of their type."""
+        return "rv64-riscv-cpu"
+
+    @property
+    def count(self) -> int:
+        """Number of harts."""
+        return self.core.harts
+
+    def now_ns(self) -> int:
+        """Return virtual time."""
+        return self.core.now_ns()
+
+    def clock_start(self) -> None:
+        """Let virtual time go on."""
+        self.core.clock_start()
+
+    def clock_stop(self) -> None:
+        """Let virtual time stand still."""
+        self.core.clock_stop()
+
+    def instructions(self) -> int:
+        """Return how many were executed; they are counted in any case."""
+        return self.core.icount
+
+    def set_break(self, count: int) -> None:
+        """Park when ``count`` instructions were executed; -1: never."""
+        self.core.set_break(count)
+
+    def thread_id(self, _n: int) -> int:
+        """Return the host's id of the thread, which all harts share; 0 before the first resume."""
+        return self._thread_id
+
+    def registers(self, n: int) -> Mapping[str, int]:
+        """Return a hart's registers, the program counter first."""
+        from instar.cpu.rv64.look import named  # noqa: PLC0415 - nobody resumes into this
+
+        return named(self.parked(lambda: self.core.save_hart(n)))
+
+    def translate(self, n: int, va: int) -> int:
+        """Return the guest physical address of a hart's ``va``, -1 if it has none."""
+        return self.parked(lambda: self.core.translate(n, va))
+
+    def disassemble(self, read: Callable[[int, int], bytes], address: int) -> tuple[int, str]:
+        """Return an instruction's length and text."""
+        from instar.cpu.rv64.look import disassembled  # noqa: PLC0415 - nobody resumes into this
+
+        return disassembled(read, address)
+
+    def reload(self, load: Callable[[], object]) -> None:
+        """Let ``load`` give the harts other state, while devices have gone on to drive their lines here."""
+        lines = [self.core.save_hart(n)["lines"] for n in range(self.count)]
+        self.core.reset()  # its decoded code is of the memory before
+        load()
+        for n, up in enumerate(lines):
+            self.core.load_hart(n, {**self.core.save_hart(n), "lines": up})
+
     def _main(self) -> None:
-        self.thread_id = _thread.get_native_id()
+        self._thread_id = _thread.get_native_id()
         self._begun.release()
         while True:
             self._go.acquire()
@@ -209,11 +288,11 @@ class VcpuThread:
         if deadline == _NEVER:
             self._wake.acquire()
             return
-        if self.icount and not self._sleep:
+        if self.counts and not self._sleep:
             self.core.warp_to(deadline)
             return
         now = self.core.now_ns()
         start = monotonic_ns()
         self._wake.acquire(timeout=min(max(0, deadline - now) / 1e9, _LONGEST_SLEEP_S))
-        if self.icount:
+        if self.counts:
             self.core.warp_to(min(deadline, now + monotonic_ns() - start))

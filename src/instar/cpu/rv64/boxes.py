@@ -1,15 +1,15 @@
-"""The core's state as the machine's update sees it: one object for each hart and one for what they share."""
+"""The core's state as an update sees it: one object for each hart, one for what they share, one for what they are."""
 
 from __future__ import annotations
 
 from instar.cpr.errors import StateInvalidError
-from instar.cpr.state import State, flag, i, state, u
-from instar.cpu.rv64.state import CoreState, HartState
+from instar.cpu.rv64.state import CoreState, HartState, ModelState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
+    from instar.cpr.state import State
     from instar.cpu.rv64 import Core
 
 
@@ -57,17 +57,6 @@ class CoreBox:
     def load_state(self, state: CoreState) -> None:
         """Take over; load this before the harts."""
         self._core.load_shared({name: getattr(state, name) for name in CoreState.state_fields})
-
-
-@state("cpu-model", version=1)
-class ModelState(State):
-    """What of the harts the command line decides and the guest can tell apart."""
-
-    harts: int = u(8, "Number of harts.", default=1)
-    sstc: bool = flag("Supervisor mode may use stimecmp itself.")
-    icount_shift: int = i(
-        8, "An instruction takes 2**icount_shift ns of virtual time; -1: real time.", default=-1
-    )
 
 
 class ModelBox:
