@@ -34,11 +34,11 @@ class RamPages:
         """Make whole pages zero and free them.
 
         Raises:
-            GuestMemoryError: they are not all in one RAM block; nothing changed.
+            GuestMemoryError: they are not all in one region of RAM; nothing changed.
         """
-        for base, block in self._space.ram:
-            if base <= gpa and gpa + length <= base + block.size:
-                block.give_back(gpa - base, length)
+        for region in self._space.ram:
+            if region.base <= gpa and gpa + length <= region.end:
+                region.block.give_back(region.start + gpa - region.base, length)
                 self._space.memory.written(gpa, length)
                 return
         raise GuestMemoryError(gpa, length)

@@ -59,6 +59,24 @@ class Bus:
                 self._on_bug(e)
                 return 0
 
+    def pio_read(self, port: int, size: int) -> int:
+        """Read from an I/O port (1, 2 or 4 bytes); -1 where no device answers."""
+        with self._lock:
+            try:
+                return self._space.pio_read(port, size)
+            except BaseException as e:
+                self._on_bug(e)
+                return 0
+
+    def pio_write(self, port: int, size: int, value: int) -> int:
+        """Write to an I/O port (1, 2 or 4 bytes); -1 where no device takes it."""
+        with self._lock:
+            try:
+                return self._space.pio_write(port, size, value)
+            except BaseException as e:
+                self._on_bug(e)
+                return 0
+
     def sbi(self, hart: int, eid: int, fid: int, args: tuple[int, ...]) -> tuple[int, int]:
         """Serve an SBI call that the core does not know."""
         with self._lock:

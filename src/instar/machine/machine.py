@@ -385,7 +385,7 @@ class Machine:
     @property
     def ram_size(self) -> int:
         """Bytes of RAM."""
-        return sum(block.size for _, block in self.space.ram)
+        return sum(region.size for region in self.space.ram)
 
     @property
     def cpus(self) -> Sequence[Cpu]:
@@ -395,7 +395,7 @@ class Machine:
     @property
     def regions(self) -> Sequence[Region]:
         """The address space by base address."""
-        ram = [Region(base, block.size, block.id, is_ram=True) for base, block in self.space.ram]
+        ram = [Region(r.base, r.size, r.block.id, is_ram=True) for r in self.space.ram]
         mmio = [Region(r.base, r.size, r.name, is_ram=False) for r in self.space.mmio]
         return sorted(ram + mmio, key=lambda region: region.base)
 

@@ -27,8 +27,20 @@ if TYPE_CHECKING:
             """Store the low ``size`` bytes of ``value`` at ``offset``."""
             ...
 
+    class PioDevice(Protocol):
+        """A device at I/O ports as the address space sees it; offsets are relative to its first port."""
+
+        def pio_read(self, offset: int, size: int, /) -> int:
+            """Return the ``size`` (1, 2, 4) bytes at ``offset``, little-endian."""
+            ...
+
+        def pio_write(self, offset: int, size: int, value: int, /) -> None:
+            """Store the low ``size`` bytes of ``value`` at ``offset``."""
+            ...
+
 
 PAGE_SHIFT: Final = 12
+PORTS: Final = 1 << 16  # I/O ports of an x86 machine
 NOTHING: Final = -1  # what mmio_read and mmio_write return where nothing answers
 
 
@@ -44,19 +56,42 @@ class MmioRegion:
         self.name = name
 
 
-class RamRegion:
-    """Where a RAM block is seen by the guest, with views for aligned accesses of each width."""
+class PioRegion:
+    """One device's ports."""
 
-    __slots__ = ("base", "block", "end", "u16", "u32", "u64", "view")
+    __slots__ = ("base", "device", "name", "size")
 
-    def __init__(self, base: int, block: RamBlock) -> None:
+    def __init__(self, base: int, size: int, device: PioDevice, name: str) -> None:
         self.base = base
-        self.end = base + block.size
+        self.size = size
+        self.device = device
+        self.name = name
+
+
+class RamRegion:
+    """Where a RAM block, or a part of it, is seen by the guest, with views for aligned accesses of each width.
+
+    Attributes:
+        base: Guest address of the first byte.
+        end: Guest address behind the last one.
+        size: Bytes.
+        block: Where the bytes are.
+        start: Which byte of the block is the first one.
+        view: The bytes.
+    """
+
+    __slots__ = ("base", "block", "end", "size", "start", "u16", "u32", "u64", "view")
+
+    def __init__(self, base: int, block: RamBlock, start: int, size: int) -> None:
+        self.base = base
+        self.end = base + size
+        self.size = size
         self.block = block
-        self.view = block.view
-        self.u16 = block.view.cast("H")
-        self.u32 = block.view.cast("I")
-        self.u64 = block.view.cast("Q")
+        self.start = start
+        self.view = block.view[start : start + size]
+        self.u16 = self.view.cast("H")
+        self.u32 = self.view.cast("I")
+        self.u64 = self.view.cast("Q")
 
 
 class GuestMemory:
@@ -83,9 +118,9 @@ class GuestMemory:
         self._on_write = callback
         self.notice = notice
 
-    def add(self, base: int, block: RamBlock) -> None:
-        """Show ``block`` at guest physical address ``base``."""
-        self._regions.append(RamRegion(base, block))
+    def add(self, region: RamRegion) -> None:
+        """Let devices access ``region``."""
+        self._regions.append(region)
 
     def regions(self) -> list[tuple[int, memoryview]]:
         """Return where RAM begins for the guest, and the memory there, for code that checks by itself."""
@@ -160,20 +195,44 @@ class GuestMemory:
 
 
 class AddressSpace:
-    """RAM and devices by guest physical address."""
+    """RAM and devices by guest physical address, and devices by I/O port.
 
-    __slots__ = ("_pages", "memory", "mmio", "ram")
+    Attributes:
+        memory: RAM for devices.
+        ram: Where RAM is, in the order in which it was added.
+        mmio: Devices in memory.
+        pio: Devices at ports.
+    """
+
+    __slots__ = ("_pages", "_ports", "memory", "mmio", "pio", "ram")
 
     def __init__(self) -> None:
         self.memory = GuestMemory()
-        self.ram: list[tuple[int, RamBlock]] = []
+        self.ram: list[RamRegion] = []
         self.mmio: list[MmioRegion] = []
+        self.pio: list[PioRegion] = []
         self._pages: dict[int, MmioRegion] = {}  # every device here owns whole pages
+        self._ports: dict[int, PioRegion] = {}
 
-    def add_ram(self, base: int, block: RamBlock) -> None:
-        """Show ``block`` at ``base`` (page aligned)."""
-        self.ram.append((base, block))
-        self.memory.add(base, block)
+    def add_ram(self, base: int, block: RamBlock, start: int = 0, size: int = -1) -> None:
+        """Show ``block``, or ``size`` bytes of it from ``start``, at ``base`` (all page aligned).
+
+        Raises:
+            InternalBugError: these bytes are not all in the block, or other RAM is there; nothing was added.
+        """
+        size = block.size - start if size < 0 else size
+        if start < 0 or size <= 0 or start + size > block.size:
+            raise InternalBugError(
+                f"{block.id}: {size} bytes from {start:#x} are not in a block of {block.size}"
+            )
+        for other in self.ram:
+            if base < other.end and other.base < base + size:
+                raise InternalBugError(
+                    f"{block.id}: RAM at {base:#x} overlaps that at {other.base:#x}"
+                )
+        region = RamRegion(base, block, start, size)
+        self.ram.append(region)
+        self.memory.add(region)
 
     def add_mmio(self, base: int, size: int, device: MmioDevice, name: str) -> None:
         """Give ``device`` the whole pages that hold ``size`` bytes from ``base``.
@@ -189,6 +248,21 @@ class AddressSpace:
             if other is not region:
                 raise InternalBugError(f"{name}: MMIO at {base:#x} overlaps {other.name}")
         self.mmio.append(region)
+
+    def add_pio(self, base: int, size: int, device: PioDevice, name: str) -> None:
+        """Give ``device`` the ports ``base`` to ``base + size - 1``.
+
+        Raises:
+            InternalBugError: another device has one of them, or there is no such port.
+        """
+        if not 0 <= base < base + size <= PORTS:
+            raise InternalBugError(f"{name}: ports {base:#x} to {base + size - 1:#x} do not exist")
+        region = PioRegion(base, size, device, name)
+        for port in range(base, base + size):
+            other = self._ports.setdefault(port, region)
+            if other is not region:
+                raise InternalBugError(f"{name}: port {port:#x} belongs to {other.name}")
+        self.pio.append(region)
 
     def mmio_read(self, gpa: int, size: int) -> int:
         """Load from a device; NOTHING (-1) where none answers."""
@@ -209,4 +283,25 @@ class AddressSpace:
         if offset + size > region.size:
             return NOTHING
         region.device.mmio_write(offset, size, value)
+        return 0
+
+    def pio_read(self, port: int, size: int) -> int:
+        """Read ``size`` (1, 2, 4) bytes from ``port``; NOTHING (-1) where no device answers to all of them."""
+        region = self._ports.get(port)
+        if region is None:
+            return NOTHING
+        offset = port - region.base
+        if offset + size > region.size:
+            return NOTHING
+        return region.device.pio_read(offset, size)
+
+    def pio_write(self, port: int, size: int, value: int) -> int:
+        """Write ``size`` (1, 2, 4) bytes to ``port``; 0, or NOTHING (-1) where no device takes all of them."""
+        region = self._ports.get(port)
+        if region is None:
+            return NOTHING
+        offset = port - region.base
+        if offset + size > region.size:
+            return NOTHING
+        region.device.pio_write(offset, size, value)
         return 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from instar.cpr.fds import Fds
     from instar.cpr.state import State
     from instar.loop import Loop
-    from instar.memory.backend import RamBlock
+    from instar.memory.address_space import RamRegion
 
 QUIET_MS: Final = 10_000  # how long a stop waits for the back end to finish its work
 
@@ -73,7 +73,7 @@ class Frontend:
         path: str,
         count: int,
         *,
-        ram: Sequence[tuple[int, RamBlock]],
+        ram: Sequence[RamRegion],
         loop: Loop,
         lock: RLock,
         running: Callable[[], bool],

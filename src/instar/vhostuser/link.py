@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from instar.cpr.fds import Fds
     from instar.loop import Loop
-    from instar.memory.backend import RamBlock
+    from instar.memory.address_space import RamRegion
 
 _CONNECTION, _REQUESTS = 0, 3  # ids of named descriptors
 
@@ -56,7 +56,7 @@ class Link:
         path: str,
         count: int,
         *,
-        ram: Sequence[tuple[int, RamBlock]],
+        ram: Sequence[RamRegion],
         loop: Loop,
         fds: Fds,
         on_readable: Callable[[], object],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Final
 
     from instar.cpr.fds import Fds
-    from instar.memory.backend import RamBlock
+    from instar.memory.address_space import RamRegion
 
 RINGS_GPA: Final = 1 << 56  # where the back end sees our rings; no guest has RAM there
 FD_OWNER: Final = "vhost-user"
@@ -23,13 +23,13 @@ RINGS: Final = 1  # id of the rings' named descriptor
 _SHRINK_AND_GROW: Final = 0x0002 | 0x0004  # F_SEAL_*: a back end must not cut memory off under us
 
 
-def share(ident: str, ram: Sequence[tuple[int, RamBlock]], *, inert: bool = False) -> None:
+def share(ident: str, ram: Sequence[RamRegion], *, inert: bool = False) -> None:
     """Refuse RAM that the back end cannot see, and let nobody cut off what it can (in a rehearsal: that is done).
 
     Raises:
         ConfigError: a block is private.
     """
-    for _, block in ram:
+    for block in {region.block.id: region.block for region in ram}.values():
         if block.fd < 0 or not block.share:
             raise ConfigError(
                 f"chardev {ident}: vhost-user needs shared RAM, and {block.id} is private; nothing was created"
@@ -59,10 +59,10 @@ def map_rings(fds: Fds, name: str, size: int, *, inert: bool = False) -> mmap.mm
     return mmap.mmap(fd, size, mmap.MAP_PRIVATE if inert else mmap.MAP_SHARED)
 
 
-def table(ram: Sequence[tuple[int, RamBlock]], rings: int, size: int) -> tuple[bytes, list[int]]:
+def table(ram: Sequence[RamRegion], rings: int, size: int) -> tuple[bytes, list[int]]:
     """Return the memory table (SET_MEM_TABLE) and its descriptors; ``rings`` is the descriptor of ``size`` bytes."""
-    regions = [(gpa, block.size, block.fd) for gpa, block in ram]
-    regions.append((RINGS_GPA, size, rings))
+    regions = [(r.base, r.size, r.start, r.block.fd) for r in ram]
+    regions.append((RINGS_GPA, size, 0, rings))
     data = p.TABLE.pack(len(regions), 0)
-    data += b"".join(p.REGION.pack(gpa, size, gpa, 0) for gpa, size, _ in regions)
-    return data, [fd for _, _, fd in regions]
+    data += b"".join(p.REGION.pack(gpa, size, gpa, start) for gpa, size, start, _ in regions)
+    return data, [fd for *_, fd in regions]

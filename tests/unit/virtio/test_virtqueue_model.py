@@ -98,7 +98,7 @@ TO_TABLE = st.tuples(
 )
 def test_chain_of_any_ring_is_what_the_model_finds_or_refused_by_both(ring, table, head, features):
     space = make_space(RAM_SIZE)
-    ram = space.ram[0][1].view
+    ram = space.ram[0].view
     for n, descriptor in enumerate(ring):
         space.memory.write(DESC + 16 * n, struct.pack("<QIHH", *descriptor))
     for n, descriptor in enumerate(table):
@@ -131,7 +131,7 @@ def test_chain_of_any_ring_is_what_the_model_finds_or_refused_by_both(ring, tabl
 )
 def test_writes_into_any_part_of_the_room_change_and_announce_just_that(lengths, gaps, data):
     space = make_space(RAM_SIZE)
-    ram = space.ram[0][1].view
+    ram = space.ram[0].view
     at, places = RAM_BASE + 0x2000, []
     for n, (length, gap) in enumerate(zip(lengths, gaps, strict=False)):
         flags = WRITE | (NEXT if n + 1 < len(lengths) else 0)
