@@ -12,7 +12,7 @@ BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) 
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) fuzz matrix soak bench bench-update bench-connections docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) test-kvm fuzz matrix soak bench bench-update bench-connections docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -24,7 +24,8 @@ demo: build  ## boot Debian, replace the monitor twice under it, show what that 
 
 test: venv build lint types  ## everything that CI runs
 	$(VENV)/instar image pull debian
-	$(PYTEST) tests
+	$(PYTEST) tests --ignore=tests/kvm
+	tools/lab/run --optional tests/kvm
 
 lint: venv  ## style and likely mistakes
 	$(VENV)/ruff check
@@ -45,6 +46,8 @@ test-faults: venv build  ## tests that break things on purpose
 	$(PYTEST) tests/faults
 test-golden: venv build  ## nothing has changed that others rely on
 	$(PYTEST) tests/golden
+test-kvm: venv build  ## tests of KVM: on this host if its KVM runs guests, else in a machine that QEMU emulates
+	tools/lab/run tests/kvm
 
 fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and devices: TARGET= one of them, TIME= seconds for each
 	$(VENV)/python tests/fuzz/fuzz_run.py "$(TARGET)" "$(or $(TIME),60)"

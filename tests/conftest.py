@@ -46,8 +46,9 @@ NOT_RUN = pytest.StashKey[dict[str, str]]()
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out a module that cannot run here."""
-    name = "/".join(collection_path.parts[-2:])
-    why = NEEDS.get(name, str)()
+    folder, name = collection_path.parts[-2:]
+    name = f"{folder}/{name}"
+    why = NEEDS.get(name, NEEDS.get(f"{folder}/", str))()
     if why:
         config.stash.setdefault(NOT_RUN, {})[name] = why
         return True

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from instar.cli.doctor.kvm import guests_cannot_run
+
 
 def taps_missing() -> str:
     """Say why tap interfaces cannot be tried; empty if they can."""
@@ -38,7 +40,16 @@ def daemons_missing() -> str:
     return program_missing("qemu-storage-daemon", "qemu-system-common")
 
 
+def kvm_missing() -> str:
+    """Say why guests cannot run on this machine's KVM; empty if they can."""
+    why = guests_cannot_run()
+    if why:
+        return f"{why}: 'make test-kvm' emulates a machine that can"
+    return "" if "INSTAR_LAB_KERNEL" in os.environ else "'make test-kvm' brings a kernel for it"
+
+
 NEEDS = {
+    "kvm/": kvm_missing,  # all of the folder
     "guest/test_update_tap.py": taps_missing,
     "peers/test_update_passt.py": lambda: program_missing("passt", "passt"),
     "peers/test_vhost_user.py": daemons_missing,

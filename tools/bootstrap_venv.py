@@ -35,6 +35,7 @@ PEERS = {
     "passt": "passt",
     "qemu-riscv64": "qemu-user",
     "qemu-storage-daemon": "qemu-system-common",
+    "qemu-system-x86_64": "qemu-system-x86",
     "riscv64-linux-gnu-objdump": "binutils-riscv64-linux-gnu",
 }
 PROBE = """\
