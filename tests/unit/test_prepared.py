@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ from instar.prepared import LENGTH, VARIABLE, config_of, stamp, take_over, was_u
 
 WORDS = ["-m", "64M"]
 PLAIN = {"what": "they mean"}
+NAMES = ("things", "things.one", "things.two")
 BROKEN = """def fails():
     raise RuntimeError("here")
 """
@@ -34,21 +36,24 @@ def package(tmp_path, monkeypatch):
     """A package of two modules, imported; forgotten again afterwards."""
     folder = tmp_path / "things"
     folder.mkdir()
-    (folder / "__init__.py").write_text("")
+    (folder / "__init__.py").write_text("from things import two\n")
     (folder / "one.py").write_text(BROKEN)
+    (folder / "two.py").write_text("from things.one import fails\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.import_module("things.one")
+    monkeypatch.setattr(prepared, "OURS", "things")
+    importlib.import_module("things")
     yield folder
     forget()
 
 
 def forget() -> None:
-    for name in ("things", "things.one"):
+    for name in NAMES:
         sys.modules.pop(name, None)
 
 
 def made() -> bytes:
-    return prepare(WORDS, PLAIN, ["things", "things.one"])
+    """What a rehearsal would hand over, the modules in the order in which they were finished."""
+    return prepare(WORDS, PLAIN, [name for name in sys.modules if name in NAMES])
 
 
 def taken(data: bytes) -> bool:
@@ -60,46 +65,97 @@ def taken(data: bytes) -> bool:
         os.close(fd)
 
 
-def test_modules_come_from_what_was_prepared_and_look_as_always(package):
-    data = made()
-    before = sys.modules["things.one"]
-    assert taken(data)
+def ready(data: bytes) -> None:
+    """Let it be taken over in a process that has nothing of it yet."""
     forget()
-    again = importlib.import_module("things.one")
+    assert taken(data)
+
+
+def test_modules_are_made_at_once_from_what_was_prepared(package):
+    data = made()
+    (package / "one.py").chmod(0)  # nobody reads it
+    ready(data)
     assert was_used()
-    assert type(again.__loader__).__module__ == "instar.prepared"
-    assert (again.__file__, again.__cached__) == (before.__file__, before.__cached__)
-    assert (again.__package__, again.__spec__.origin) == ("things", str(package / "one.py"))
-    assert list(sys.modules["things"].__path__) == [str(package)]
-    assert again.__loader__.get_source("things.one") == BROKEN
+    one, two = sys.modules["things.one"], sys.modules["things.two"]
+    assert two.fails is one.fails
+    assert (sys.modules["things"].one, sys.modules["things"].two) == (one, two)
+    assert importlib.import_module("things.one") is one
+
+
+def look(name: str) -> tuple[object, ...]:
+    """What people and tools see of a module."""
+    module = sys.modules[name]
+    spec = module.__spec__
+    return (
+        *(module.__name__, module.__file__, module.__cached__, module.__package__),
+        *(getattr(module, "__path__", None), type(module.__loader__), module.__loader__.name),
+        *(spec.name, spec.origin, spec.cached, spec.has_location, spec.submodule_search_locations),
+        module.__loader__ is spec.loader,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_look_as_always_once_the_start_is_over(package, name):
+    data, before = made(), look(name)
+    ready(data)
+    prepared.release()
+    assert look(name) == before
 
 
 def test_traceback_of_a_prepared_module_names_its_file_and_line(package):
-    assert taken(made())
-    forget()
+    ready(made())
     with pytest.raises(RuntimeError) as caught:
-        importlib.import_module("things.one").fails()
+        sys.modules["things.one"].fails()
     last = traceback.extract_tb(caught.value.__traceback__)[-1]
     assert (last.filename, last.lineno) == (str(package / "one.py"), 2)
     assert last.line == 'raise RuntimeError("here")'
 
 
 def test_reload_of_a_prepared_module_reads_its_file(package):
-    assert taken(made())
-    forget()
-    module = importlib.import_module("things.one")
+    ready(made())
+    prepared.release()
     (package / "one.py").write_text("changed = True")
-    assert importlib.reload(module).changed
+    assert importlib.reload(sys.modules["things.one"]).changed
+
+
+def test_module_that_was_not_prepared_comes_from_its_file(package):
+    data = made()
+    (package / "late.py").write_text("from things.one import fails")
+    ready(data)
+    late = importlib.import_module("things.late")
+    assert late.fails is sys.modules["things.one"].fails
+    sys.modules.pop("things.late")
+
+
+def test_module_that_fails_means_an_ordinary_start_with_nothing_of_it(package):
+    (package / "two.py").write_text("from things.one import fails\nfails()")
+    forget()
+    with pytest.raises(RuntimeError):
+        importlib.import_module("things")
+    data = prepare(WORDS, PLAIN, order_of_broken(package))
+    forget()
+    assert not taken(data)
+    assert not was_used()
+    assert set(NAMES) & set(sys.modules) == set()
+    assert not any(isinstance(finder, prepared.Prepared) for finder in sys.meta_path)
+
+
+def order_of_broken(package) -> list[str]:
+    """Let the modules be there as if they had been imported, for their byte code to be prepared."""
+    for name, path in (("things.one", "one.py"), ("things.two", "two.py")):
+        spec = importlib.util.spec_from_file_location(name, package / path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return ["things.one", "things.two"]
 
 
 def test_configuration_is_that_of_the_same_words_alone(package):
-    assert taken(made())
+    ready(made())
     assert config_of(WORDS) == PLAIN
     assert config_of([*WORDS, "-S"]) is None
 
 
 def test_release_leaves_nothing_behind(package):
-    assert taken(made())
+    ready(made())
     prepared.release()
     assert config_of(WORDS) is None
     assert not any(isinstance(finder, prepared.Prepared) for finder in sys.meta_path)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # What only a rehearsal imports: the start proper would find it in vain.
 _ONLY_HERE: Final = (
-    "instar.cli.rehearsal", "instar.cli.options.", "instar.cpr.own", "instar.cpr.rehearsal", "instar.cpr.versions",
-    "instar.cpr.carriers", "instar.cpr.target", "instar.migration.again", "instar.sandbox.",
+    "instar.cli.rehearsal", "instar.cli.preparing", "instar.cli.options.", "instar.cpr.own", "instar.cpr.rehearsal",
+    "instar.cpr.versions", "instar.cpr.carriers", "instar.cpr.target", "instar.migration.again", "instar.sandbox.",
 )  # fmt: skip
 _NEEDED: Final = ("instar.cli.options.config", "instar.cli.options.plain", "instar.sandbox.notice")
 
