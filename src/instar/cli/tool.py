@@ -1,9 +1,9 @@
-"""``instar``: the tool beside the monitor, for updates, guest images and state files.
+"""``instar``: the tool beside the monitor, for updates, guest images, state files, and what a host can do.
 
-Exit statuses: 0 done; 2 what was asked for is wrong; 3 the host refused (network, disk, a missing program); 4 a state
-file is damaged; 5 another version is needed to read it; 6 an update was refused, the guest was not stopped; 7 an update
-failed, the old program goes on; 70 a bug of ours; 130 interrupted. Errors are one sentence on
-standard error, then a line for each hint.
+Exit statuses: 0 done; 1 the host lacks what every VM needs (``doctor``); 2 what was asked for is wrong; 3 the host
+refused (network, disk, a missing program); 4 a state file is damaged; 5 another version is needed to read it; 6 an
+update was refused, the guest was not stopped; 7 an update failed, the old program goes on; 70 a bug of ours; 130
+interrupted. Errors are one sentence on standard error, then a line for each hint.
 
 Source: own.
 """
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 PROGRAM = "instar"
 EPILOG = """\
-exit status: 0 done, 2 what was asked for is wrong, 3 the host refused, 4 a state file is damaged,
-             5 another version is needed to read it, 6 an update was refused and the guest was not stopped,
-             7 an update failed and the old program goes on, 70 a bug, 130 interrupted
+exit status: 0 done, 1 the host lacks what every VM needs (doctor), 2 what was asked for is wrong, 3 the host refused,
+             4 a state file is damaged, 5 another version is needed to read it,
+             6 an update was refused and the guest was not stopped, 7 an update failed and the old program goes on,
+             70 a bug, 130 interrupted
 files: images are kept in $INSTAR_CACHE, else $XDG_CACHE_HOME/instar, else ~/.cache/instar"""
 
 
@@ -49,12 +50,13 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line; reference docs are made from it."""
     root = _Parser(
         prog=PROGRAM,
-        description="Updates, guest images and state files of Instar.",
+        description="Updates, guest images and state files of Instar, and what this host can do.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _runs(commands.add_parser("version", help="print the version"), _version)
+    _runs(commands.add_parser("doctor", help="say what this host can do"), _doctor)
     _add_inspect(commands.add_parser("inspect", help="print what is in a state file"))
     _add_update(commands.add_parser("update", help="replace the program of a running VM"))
     image = commands.add_parser("image", help="fetch, find and remove guest images")
@@ -160,6 +162,12 @@ def _inspect(options: argparse.Namespace) -> None:
         print("\n".join(inspect_text.lines(report)))
     if error:
         raise error
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from instar.cli.doctor.command import doctor  # noqa: PLC0415 - nobody else looks at the host
+
+    doctor(as_json=options.json)
 
 
 def _version(options: argparse.Namespace) -> None:

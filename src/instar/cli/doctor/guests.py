@@ -1,0 +1,102 @@
+"""Checks of KVM and of the processor. Pure."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from instar.cli.doctor.findings import Check, Verdict, limited, missing, ok
+
+if TYPE_CHECKING:
+    from instar.cli.doctor.facts import Facts
+
+KVM = "/dev/kvm"
+API_VERSION = 12
+HELP = {"svm": "kvm_amd", "vmx": "kvm_intel"}  # the processor's flag, the module for it
+NAMES = {"svm": "AMD's SVM", "vmx": "Intel's VMX"}
+INVARIANT = frozenset({"constant_tsc", "nonstop_tsc"})
+OTHER_MODULES = {
+    "kvm_pvm": "guests need a kernel that is made for it, and Debian's are not",
+}
+SOFTWARE = "the software CPU needs no KVM: -machine virt"
+
+
+def helper(facts: Facts) -> str:
+    """Return the processor's flag for running guests, empty if it has none."""
+    return next((flag for flag in HELP if flag in facts.flags), "")
+
+
+def _processor(facts: Facts) -> Verdict:
+    flag = helper(facts)
+    if flag:
+        return ok(NAMES[flag])
+    if "hypervisor" in facts.flags:
+        return missing(
+            "a virtual machine whose processor shows neither SVM nor VMX",
+            "on its host: turn nested virtualization on and give this machine the host's processor",
+        )
+    return missing(
+        "neither SVM nor VMX",
+        "turn on SVM or VT-x in the firmware's settings, if the processor has it",
+    )
+
+
+def _device(facts: Facts) -> Verdict:
+    number = facts.devices.get(KVM, errno.ENOENT)
+    if not number:
+        return ok(f"{KVM} can be opened")
+    found = f"{KVM}: {os.strerror(number).lower()}"
+    if facts.container:
+        return missing(found, "start the container with --device /dev/kvm")
+    if number in (errno.EACCES, errno.EPERM):
+        return missing(found, f"usermod -aG kvm {facts.user}, then log in again")
+    module = HELP.get(helper(facts))
+    return missing(found, f"modprobe {module}" if module else SOFTWARE)
+
+
+def _version(facts: Facts) -> Verdict:
+    if not facts.kvm.version:
+        return missing("it was not asked")
+    if facts.kvm.version != API_VERSION:
+        return missing(f"version {facts.kvm.version}, {API_VERSION} is the only one in use")
+    return ok(f"version {API_VERSION}")
+
+
+def _guests(facts: Facts) -> Verdict:
+    if not facts.kvm.refusal:
+        return ok("a guest can run")
+    other = next((name for name in OTHER_MODULES if name in facts.modules), "")
+    if other:
+        return missing(f"this KVM is {other}: {OTHER_MODULES[other]}", SOFTWARE)
+    return missing(facts.kvm.refusal, "" if facts.devices.get(KVM) else SOFTWARE)
+
+
+def _nested(facts: Facts) -> Verdict:
+    if facts.kvm.nested in ("Y", "1"):
+        return ok("on")
+    module = HELP.get(helper(facts))
+    if not module or not facts.kvm.nested:
+        return missing("this KVM has no such setting")
+    line = f"options {module} nested=1"
+    return missing(
+        f"off in {module}", f"echo '{line}' > /etc/modprobe.d/kvm-nested.conf, then load it anew"
+    )
+
+
+def _clock(facts: Facts) -> Verdict:
+    if facts.flags >= INVARIANT and facts.clocksource in ("tsc", "kvm-clock", ""):
+        return ok("the processor's counter runs steadily")
+    if facts.flags >= INVARIANT:
+        return limited(f"the counter is steady, but the kernel's clock is {facts.clocksource}")
+    return limited("the processor's counter is not said to be steady; guests' clocks cost more")
+
+
+CHECKS = (
+    Check("kvm-processor", "kvm", "-accel kvm", _processor),
+    Check("kvm-device", "kvm", "-accel kvm", _device),
+    Check("kvm-version", "kvm", "-accel kvm", _version),
+    Check("kvm-guests", "kvm", "-accel kvm: that a guest really runs, not only that the device is there", _guests),
+    Check("kvm-nested", "kvm", "hypervisors inside guests", _nested),
+    Check("kvm-clock", "kvm", "guests' clocks that cost no exit", _clock),
+)  # fmt: skip
