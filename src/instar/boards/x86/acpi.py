@@ -127,7 +127,7 @@ def _dsdt() -> bytes:
     slots = [_virtio(slot) for slot in range(board_map.VIRTIO_SLOTS)]
     button = aml.device("PWRB", _ids("PNP0C0C", 0))
     off = aml.package(aml.integer(board_map.SOFT_OFF), aml.ZERO, aml.ZERO, aml.ZERO)
-    return aml.scope("\\_SB", button, _events(), _rtc(), _serial(), *slots) + aml.named(
+    return aml.scope("\\_SB", button, _events(), _panic(), _rtc(), _serial(), *slots) + aml.named(
         "\\_S5", off
     )
 
@@ -172,6 +172,12 @@ def _events() -> bytes:
             aml.if_(pressed, aml.notify("PWRB", 0x80)),
         ),
     )
+
+
+def _panic() -> bytes:
+    """Return pvpanic (QEMU docs/specs/pvpanic, ACPI interface)."""
+    hid = aml.named("_HID", aml.string("QEMU0001"))
+    return aml.device("PEVT", hid, _crs((aml.memory32_fixed(board_map.PVPANIC_BASE, 2),)))
 
 
 def _rtc() -> bytes:

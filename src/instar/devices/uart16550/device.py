@@ -137,6 +137,9 @@ class Uart16550:
         elif offset == _SCR:
             state.scr = value
 
+    pio_read = mmio_read  # the same registers at ports, on boards that have such
+    pio_write = mmio_write
+
     # ------------------------------------------------------------------- receiver
 
     def _capacity(self) -> int:

@@ -36,7 +36,7 @@ _MAGIC, _VERSION, _DEVICE_ID, _VENDOR_ID = 0x000, 0x004, 0x008, 0x00C
 _DEVICE_FEATURES, _DEVICE_FEATURES_SEL = 0x010, 0x014
 _DRIVER_FEATURES, _DRIVER_FEATURES_SEL = 0x020, 0x024
 _QUEUE_SEL, _QUEUE_SIZE_MAX, _QUEUE_SIZE, _QUEUE_READY = 0x030, 0x034, 0x038, 0x044
-_QUEUE_NOTIFY, _INTERRUPT_STATUS, _INTERRUPT_ACK, _STATUS = 0x050, 0x060, 0x064, 0x070
+QUEUE_NOTIFY, _INTERRUPT_STATUS, _INTERRUPT_ACK, _STATUS = 0x050, 0x060, 0x064, 0x070
 _SHM_SEL, _SHM_LEN_LOW, _SHM_BASE_HIGH, _QUEUE_RESET = 0x0AC, 0x0B0, 0x0BC, 0x0C0
 _GENERATION, _CONFIG_SPACE = 0x0FC, 0x100
 
@@ -217,6 +217,17 @@ class VirtioMmio:
         for queue in self.queues:
             queue.features = self.features
 
+    def notify(self, index: int) -> None:
+        """Serve queue ``index``: the driver added chains, or may have."""
+        status = self.state.status
+        if not status & f.DRIVER_OK or status & (f.NEEDS_RESET | f.FAILED):
+            return
+        if index >= len(self.queues) or not self.queues[index].state.ready:
+            log.guest(self.state_id, f"notification of queue {index}, which is not ready")
+            return
+        queue = self.queues[index]
+        self.run(self._serve, queue)
+
     # ------------------------------------------------------------------- registers
 
     def mmio_read(self, offset: int, size: int) -> int:
@@ -252,8 +263,8 @@ class VirtioMmio:
             self._write_config(offset - _CONFIG_SPACE, value.to_bytes(size, "little"))
         elif size != 4 or offset & 3:
             log.guest(self.state_id, f"write of {size} bytes at {offset:#x}, registers are words")
-        elif offset == _QUEUE_NOTIFY:
-            self._notified(value)
+        elif offset == QUEUE_NOTIFY:
+            self.notify(value)
         elif offset in _SELECTORS:
             setattr(self.state, _SELECTORS[offset], value)
         elif offset in _ADDRESSES:
@@ -358,17 +369,6 @@ class VirtioMmio:
         self._give_features()
         if added & f.DRIVER_OK:
             self._begin(again=False)
-
-    def _notified(self, index: int) -> None:
-        """Serve queue ``index``: the driver added chains."""
-        status = self.state.status
-        if not status & f.DRIVER_OK or status & (f.NEEDS_RESET | f.FAILED):
-            return
-        if index >= len(self.queues) or not self.queues[index].state.ready:
-            log.guest(self.state_id, f"notification of queue {index}, which is not ready")
-            return
-        queue = self.queues[index]
-        self.run(self._serve, queue)
 
     def _serve(self, queue: Queue) -> None:
         device = self.device
