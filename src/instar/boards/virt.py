@@ -157,6 +157,9 @@ class VirtBoard:
             self.stateful += [device, transport]
             self._devices.append(transport)
 
+    def power_button(self) -> None:
+        """Do nothing: this board has none that a guest could see."""
+
     def reset(self) -> None:
         """Bring devices, boot images and harts to the state after power-on; harts parked, lock held."""
         for device in self._devices:

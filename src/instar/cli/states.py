@@ -3,6 +3,7 @@
 Not on the resume path, where only the states of what the machine has are declared.
 """
 
+from instar.boards import microvm
 from instar.children import state as children
 from instar.cli import system
 from instar.devices.vhost_user_blk import state as vhost_user_blk
@@ -18,6 +19,7 @@ from instar.vsock import state as vsock
 
 DECLARING = (
     children,
+    microvm,
     system,
     vhost_user_blk,
     vhost_user_fs,

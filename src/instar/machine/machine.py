@@ -354,6 +354,7 @@ class Machine:
 
     def powerdown(self) -> None:
         """Press the power button: the guest may act on it (POWERDOWN)."""
+        self.locked(self.board.power_button)
         self.events.emit("POWERDOWN")
 
     def quit(self, reason: str = "host-qmp-quit") -> None:

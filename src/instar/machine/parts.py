@@ -121,6 +121,10 @@ if TYPE_CHECKING:
             """Bring devices, RAM and harts to the state after power-on; harts are parked, the lock is held."""
             ...
 
+        def power_button(self) -> None:
+            """Let the guest see that somebody pressed the power button, if it has one; the lock is held."""
+            ...
+
     class Drainable(Protocol):
         """Something with work in flight that must be finished before state is saved."""
 

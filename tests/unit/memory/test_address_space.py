@@ -97,3 +97,89 @@ def test_overlapping_devices_are_our_bug() -> None:
         space.add_mmio(0x1000_1000, 0x100, Recorder(), "b")
     with pytest.raises(InternalBugError, match="not page aligned"):
         space.add_mmio(0x2000_0010, 0x100, Recorder(), "c")
+
+
+def two_parts() -> AddressSpace:
+    """RAM of one block at two places, as an x86 board has it."""
+    space = AddressSpace()
+    block = RamBlock("ram0", mmap.mmap(-1, 2 * SIZE), fd=-1, share=False, adopted=False)
+    space.add_ram(0, block, 0, SIZE)
+    space.add_ram(1 << 32, block, SIZE)
+    return space
+
+
+def test_ram_in_two_parts_is_one_block_at_two_places() -> None:
+    space = two_parts()
+    space.memory.write(SIZE - 4, b"low.")
+    space.memory.put_u32(1 << 32, 0x6867_6968)
+    block = space.ram[0].block
+    assert bytes(block.view[SIZE - 4 : SIZE + 4]) == b"low.high"
+    assert [(r.base, r.end, r.start, r.size) for r in space.ram] == [
+        (0, SIZE, 0, SIZE),
+        (1 << 32, (1 << 32) + SIZE, SIZE, SIZE),
+    ]
+    assert [(base, len(view)) for base, view in space.memory.regions()] == [
+        (0, SIZE),
+        (1 << 32, SIZE),
+    ]
+
+
+@given(
+    st.sampled_from([0, SIZE, 1 << 32, (1 << 32) + SIZE]), st.integers(-9, 9), st.integers(0, 18)
+)
+def test_access_to_ram_in_two_parts_is_inside_one_or_refused(edge, offset, length) -> None:
+    memory = two_parts().memory
+    gpa = edge + offset
+    inside = any(base <= gpa and gpa + length <= base + SIZE for base in (0, 1 << 32))
+    try:
+        got = memory.read(gpa, length) == bytes(length)
+    except GuestMemoryError:
+        got = False
+    assert got == inside
+
+
+@pytest.mark.parametrize(
+    ("base", "start", "size", "text"),
+    [
+        (0x1000, 0, -1, "overlaps"),
+        (1 << 33, 0, 3 * SIZE, "not in a block"),
+        (1 << 33, 2 * SIZE, -1, "not in a block"),
+        (1 << 33, -4096, 4096, "not in a block"),
+    ],
+)
+def test_ram_that_is_not_there_or_overlaps_is_refused(base, start, size, text) -> None:
+    space = two_parts()
+    with pytest.raises(InternalBugError, match=text):
+        space.add_ram(base, space.ram[0].block, start, size)
+    assert len(space.ram) == 2
+
+
+class Ports:
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+
+    def pio_read(self, offset: int, size: int) -> int:
+        self.calls.append(("read", offset, size))
+        return 0x55
+
+    def pio_write(self, offset: int, size: int, value: int) -> None:
+        self.calls.append(("write", offset, size, value))
+
+
+def test_device_at_ports_answers_in_its_own_only() -> None:
+    space, device = AddressSpace(), Ports()
+    space.add_pio(0x3F8, 8, device, "serial")
+    assert (space.pio_read(0x3F9, 1), space.pio_write(0x3FF, 1, 7)) == (0x55, 0)
+    assert (space.pio_read(0x400, 1), space.pio_write(0x3F7, 1, 7)) == (-1, -1)
+    assert (space.pio_read(0x3FF, 2), space.pio_write(0x3FE, 4, 7)) == (-1, -1)
+    assert device.calls == [("read", 1, 1), ("write", 7, 1, 7)]
+
+
+def test_ports_that_are_taken_or_do_not_exist_are_refused() -> None:
+    space = AddressSpace()
+    space.add_pio(0x60, 5, Ports(), "one")
+    with pytest.raises(InternalBugError, match="0x64 belongs to one"):
+        space.add_pio(0x64, 1, Ports(), "two")
+    for base, size in ((0xFFFF, 2), (-1, 1), (0, 0)):
+        with pytest.raises(InternalBugError, match="do not exist"):
+            space.add_pio(base, size, Ports(), "three")

@@ -1,0 +1,134 @@
+"""Notifications by event descriptors: served in the loop, before a save, and looked at again."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from instar.boards.kicks import Kicks
+from instar.errors import HostError
+
+
+class State:
+    def __init__(self) -> None:
+        self.ready = True
+
+
+class Queue:
+    def __init__(self) -> None:
+        self.state = State()
+
+
+class Transport:
+    """A transport that remembers which queues were notified."""
+
+    def __init__(self, queues: int = 2) -> None:
+        self.queues = [Queue() for _ in range(queues)]
+        self.served: list[int] = []
+
+    def notify(self, index: int) -> None:
+        self.served.append(index)
+
+
+class Host:
+    """The kernel's and the loop's side: ``write`` is what a guest's store does."""
+
+    def __init__(self) -> None:
+        self.fds: dict[tuple[int, int], int] = {}
+        self.watched: dict[int, object] = {}
+        self.locked = 0
+
+    def connect(self, gpa: int, size: int, value: int, fd: int) -> None:
+        assert size == 4
+        self.fds[gpa, value] = fd
+
+    def watch(self, fd: int, *, readable=None) -> None:
+        self.watched[fd] = readable
+
+    def unwatch(self, fd: int) -> None:
+        self.watched.pop(fd, None)
+
+    def lock(self, callback) -> None:
+        self.locked += 1
+        callback()
+
+    def write(self, gpa: int, value: int) -> int:
+        fd = self.fds[gpa, value]
+        os.eventfd_write(fd, 1)
+        return fd
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+@pytest.fixture
+def transport():
+    return Transport()
+
+
+@pytest.fixture
+def kicks(host, transport):
+    made = Kicks(host.connect, host, host.lock)
+    made.add([(0xFEB0_0000, transport)])
+    yield made
+    made.close()
+
+
+def test_each_queue_has_its_descriptor_at_the_notification_register(host, kicks):
+    assert sorted(host.fds) == [(0xFEB0_0050, 0), (0xFEB0_0050, 1)]
+
+
+def test_kick_is_served_in_the_loop_with_the_lock_held(host, transport, kicks):
+    host.watched[host.write(0xFEB0_0050, 1)]()
+    assert (transport.served, host.locked) == ([1], 1)
+
+
+def test_kicks_that_came_together_are_one(host, transport, kicks):
+    host.write(0xFEB0_0050, 0)
+    host.watched[host.write(0xFEB0_0050, 0)]()
+    host.watched[host.fds[0xFEB0_0050, 0]]()
+    assert transport.served == [0]
+
+
+def test_drain_serves_what_came_and_leaves_nothing_for_the_loop(host, transport, kicks):
+    fd = host.write(0xFEB0_0050, 1)
+    kicks.drain()
+    host.watched[fd]()
+    assert transport.served == [1]
+
+
+def test_every_queue_in_use_is_looked_at_again(transport, kicks):
+    transport.queues[0].state.ready = False
+    kicks.look_again()
+    assert transport.served == [1]
+
+
+def test_kick_of_a_queue_that_is_not_in_use_is_forgotten(host, transport, kicks):
+    transport.queues[1].state.ready = False
+    host.watched[host.write(0xFEB0_0050, 1)]()
+    assert transport.served == []
+
+
+def test_closing_gives_all_descriptors_back(host):
+    made = Kicks(host.connect, host, host.lock)
+    made.add([(0xFEB0_0000, Transport(3))])
+    fds = list(host.fds.values())
+    made.close()
+    assert host.watched == {}
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_host_that_refuses_is_told_and_what_was_made_can_be_closed(host):
+    def refuse(gpa: int, size: int, value: int, fd: int) -> None:
+        raise HostError("refused")
+
+    made = Kicks(refuse, host, host.lock)
+    with pytest.raises(HostError, match="refused"):
+        made.add([(0xFEB0_0000, Transport())])
+    assert host.watched == {}
+    made.close()
