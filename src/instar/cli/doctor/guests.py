@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 KVM = "/dev/kvm"
 API_VERSION = 12
 HELP = {"svm": "kvm_amd", "vmx": "kvm_intel"}  # the processor's flag, the module for it
+PAGING = frozenset({"npt", "ept"})
 NAMES = {"svm": "AMD's SVM", "vmx": "Intel's VMX"}
 INVARIANT = frozenset({"constant_tsc", "nonstop_tsc"})
 OTHER_MODULES = {
@@ -40,6 +41,12 @@ def _processor(facts: Facts) -> Verdict:
         "neither SVM nor VMX",
         "turn on SVM or VT-x in the firmware's settings, if the processor has it",
     )
+
+
+def _paging(facts: Facts) -> Verdict:
+    if PAGING & facts.flags:
+        return ok("the processor walks guests' page tables")
+    return limited("the kernel has to follow guests' page tables, which makes their memory slow")
 
 
 def _device(facts: Facts) -> Verdict:
@@ -94,6 +101,7 @@ def _clock(facts: Facts) -> Verdict:
 
 CHECKS = (
     Check("kvm-processor", "kvm", "-accel kvm", _processor),
+    Check("kvm-paging", "kvm", "-accel kvm: memory of guests at full speed", _paging),
     Check("kvm-device", "kvm", "-accel kvm", _device),
     Check("kvm-version", "kvm", "-accel kvm", _version),
     Check("kvm-guests", "kvm", "-accel kvm: that a guest really runs, not only that the device is there", _guests),
