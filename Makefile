@@ -25,7 +25,7 @@ demo: build  ## boot Debian, replace the monitor twice under it, show what that 
 test: venv build lint types  ## everything that CI runs
 	$(VENV)/instar image pull debian
 	$(PYTEST) tests --ignore=tests/kvm
-	tools/lab/run --optional tests/kvm
+	tools/lab/run --optional --limit 600 tests/kvm -m "not long"
 
 lint: venv  ## style and likely mistakes
 	$(VENV)/ruff check
@@ -47,7 +47,7 @@ test-faults: venv build  ## tests that break things on purpose
 test-golden: venv build  ## nothing has changed that others rely on
 	$(PYTEST) tests/golden
 test-kvm: venv build  ## tests of KVM: on this host if its KVM runs guests, else in a machine that QEMU emulates
-	tools/lab/run tests/kvm
+	tools/lab/run --limit 3600 tests/kvm
 
 fuzz: venv build .venv/.ready-fuzz  ## look for inputs that break parsers and devices: TARGET= one of them, TIME= seconds for each
 	$(VENV)/python tests/fuzz/fuzz_run.py "$(TARGET)" "$(or $(TIME),60)"
