@@ -6,6 +6,7 @@ Not on the resume path, where only the states of what the machine has are declar
 from instar.boards import microvm
 from instar.children import state as children
 from instar.cli import system
+from instar.cli.platforms import virt
 from instar.devices.vhost_user_blk import state as vhost_user_blk
 from instar.devices.vhost_user_fs import state as vhost_user_fs
 from instar.devices.virtio_balloon import state as virtio_balloon
@@ -24,6 +25,7 @@ DECLARING = (
     vhost_user_blk,
     vhost_user_fs,
     vhostuser,
+    virt,
     virtio_balloon,
     virtio_blk,
     virtio_console,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instar.cli.options import Config, IcountConfig, RtcConfig, SmpConfig, parse, to_argv
+from instar.cli.options.config import AccelConfig
 from instar.cli.options.resolve import format_date, parse_date
 from instar.errors import ConfigError
 
@@ -192,7 +193,7 @@ def test_switches_are_all_read() -> None:
     assert made.start_paused
     assert made.no_reboot
     assert made.no_shutdown
-    assert (made.pidfile, made.accel) == ("/p", "interpreter")
+    assert (made.pidfile, made.accel) == ("/p", AccelConfig(kind="interpreter"))
     assert (made.cpu.sstc, made.cpu.flush_everything) == (False, True)
 
 
@@ -204,7 +205,7 @@ def test_switches_are_all_read() -> None:
         (["-kernel", ""], "-kernel needs the name of a file"),
         (["-pidfile", ""], "-pidfile needs the name of a file"),
         (["-display", "gtk"], "there is no display; only none is allowed"),
-        (["-accel", "kvm"], "allowed is interpreter or tcg"),
+        (["-accel", "xen"], "allowed is interpreter, tcg or kvm"),
         (["-accel", "tcg,thread=multi"], "allowed is single"),
     ],
 )

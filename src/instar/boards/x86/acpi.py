@@ -109,7 +109,7 @@ def _fadt(dsdt: int) -> bytes:
 
 
 def _madt(vcpus: int) -> bytes:
-    """Return interrupt controllers; ISA interrupts are the pins of their numbers."""
+    """Return interrupt controllers; ISA interrupts are the pins of their numbers, but for the timer."""
     body = struct.pack("<II", board_map.LAPIC_BASE, 0)
     for apic_id in range(vcpus):
         if apic_id < _XAPIC_IDS:
@@ -117,7 +117,8 @@ def _madt(vcpus: int) -> bytes:
         else:
             body += struct.pack("<BBHIII", 9, 16, 0, apic_id, 1, apic_id)
     body += struct.pack("<BBBBII", 1, 12, 0, 0, board_map.IOAPIC_BASE, 0)
-    gsi = board_map.GED_GSI
+    timer, gsi = board_map.TIMER_GSI, board_map.GED_GSI
+    body += struct.pack("<BBBBIH", 2, 10, 0, board_map.TIMER_IRQ, timer, 0)
     body += struct.pack("<BBBBIH", 2, 10, 0, gsi, gsi, _LEVEL_HIGH)
     body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # every processor: LINT1 is the NMI
     return body

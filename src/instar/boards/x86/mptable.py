@@ -47,7 +47,14 @@ def mp_table(vcpus: int) -> bytes:
     entries.append(struct.pack("<BB6s", 1, _ISA_BUS, b"ISA   "))
     entries.append(struct.pack("<BBBBI", 2, ioapic, _IOAPIC_VERSION, 1, board_map.IOAPIC_BASE))
     entries += [
-        _interrupt(3, _INT, _trigger(irq), irq, ioapic, irq)
+        _interrupt(
+            3,
+            _INT,
+            _trigger(irq),
+            irq,
+            ioapic,
+            board_map.TIMER_GSI if irq == board_map.TIMER_IRQ else irq,
+        )
         for irq in range(_ISA_IRQS)
         if irq != 2  # the cascade
     ]

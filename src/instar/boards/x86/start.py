@@ -1,7 +1,7 @@
-"""The registers with which a processor enters a kernel, as the boot protocols want them.
+"""How a processor enters a kernel, as the boot protocols want it, and the tables that it finds in memory.
 
 Source: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"; Xen docs/misc/pvh, "x86/HVM direct boot ABI";
-Intel SDM volume 3A, 3.4.5 (segment descriptors).
+Intel SDM volume 3A, 3.4.5 (segment descriptors), 4.5 (paging).
 """
 
 from __future__ import annotations
@@ -16,15 +16,11 @@ if TYPE_CHECKING:
 
 LINUX64, PVH = 1, 2  # kinds of entry, as the block of boot images has them
 
-CODE_SELECTOR, DATA_SELECTOR, TSS_SELECTOR = 0x10, 0x18, 0x20
-_PE, _ET, _PG = 1, 1 << 4, 1 << 31
-_PAE: Final = 1 << 5
-_LME, _LMA = 1 << 8, 1 << 10
-_RFLAGS: Final = 2  # the bit that is always set: interrupts and traps are off
-_CODE_TYPE, _DATA_TYPE, _TSS_TYPE = 0xB, 0x3, 0xB
-_FLAT: Final = 0xFFFF_FFFF
-_TSS_LIMIT: Final = 0x67
-_GDT_ENTRIES: Final = 6  # two nulls, code, data, and a TSS that takes two in long mode
+# Flat segments at 0x10 (code) and 0x18 (data), a task segment at 0x20: what Linux wants in its 64-bit entry.
+_CODE_64, _CODE_32 = 0x00AF_9B00_0000_FFFF, 0x00CF_9B00_0000_FFFF
+_DATA: Final = 0x00CF_9300_0000_FFFF
+_TASK: Final = 0x0000_8B00_0000_0067
+_GDT_ENTRIES: Final = 6  # two nulls, code, data, and a task segment that takes two in long mode
 _PRESENT, _WRITABLE, _LARGE = 1, 2, 1 << 7
 _TABLE: Final = 4096
 _GIB: Final = 1 << 30
@@ -33,91 +29,31 @@ MAPPED_GIB: Final = 4
 PAGE_TABLES_SIZE: Final = (2 + MAPPED_GIB) * _TABLE
 
 
-class Segment:
-    """A segment register: what is visible of it and what the processor keeps of its descriptor.
-
-    Attributes:
-        limit: In bytes, expanded.
-        kind: The type field, 4 bits.
-        system: A system segment such as a TSS, not code or data.
-        long: 64-bit code.
-        big: 32-bit operands (D/B); limits count pages then.
-    """
-
-    __slots__ = ("base", "big", "kind", "limit", "long", "selector", "system")
-
-    def __init__(  # noqa: PLR0913 - the fields of a descriptor
-        self,
-        selector: int,
-        kind: int,
-        *,
-        limit: int = _FLAT,
-        system: bool = False,
-        long: bool = False,
-        big: bool = False,
-        base: int = 0,
-    ) -> None:
-        self.selector = selector
-        self.base = base
-        self.limit = limit
-        self.kind = kind
-        self.system = system
-        self.long = long
-        self.big = big
-
-    def descriptor(self) -> int:
-        """Return the descriptor that this was loaded from, 64 bits."""
-        pages = self.limit > 0xF_FFFF
-        limit = self.limit >> 12 if pages else self.limit
-        access = 0x80 | (0 if self.system else 0x10) | self.kind  # present, privilege level 0
-        flags = 8 * pages | 4 * self.big | 2 * self.long
-        low = (self.base & 0xFFFF) << 16 | limit & 0xFFFF
-        high = (
-            (self.base >> 24 & 0xFF) << 24
-            | flags << 20
-            | (limit >> 16 & 0xF) << 16
-            | access << 8
-            | (self.base >> 16 & 0xFF)
-        )
-        return high << 32 | low
-
-
 class StartState:
-    """Registers of the first processor at its first instruction; what is not here is 0.
+    """How the first processor begins.
 
     Attributes:
-        code, data, task: Segments: CS; DS, ES, SS, FS and GS; TR.
-        gdt, gdt_limit: Where the table of their descriptors is.
+        long: In 64-bit mode with paging; else in 32-bit mode without, all segments flat. Interrupts are off.
+        entry: Address of the first instruction.
+        registers: General registers by name; the others are 0.
+        page_tables: Of 64-bit mode, guest address.
+        gdt: Address and limit of the table with the segments of 64-bit mode.
     """
 
-    __slots__ = (
-        "code", "cr0", "cr3", "cr4", "data", "efer", "gdt", "gdt_limit", "rbx", "rflags", "rip", "rsi", "rsp",
-        "task",
-    )  # fmt: skip
+    __slots__ = ("entry", "gdt", "long", "page_tables", "registers")
 
     def __init__(self, kind: int, entry: int, argument: int) -> None:
-        long = kind == LINUX64
-        self.rip = entry
-        self.rsp = STACK
-        self.rsi = argument if long else 0
-        self.rbx = 0 if long else argument
-        self.rflags = _RFLAGS
-        self.cr0 = _PE | _ET | (_PG if long else 0)
-        self.cr3 = PAGE_TABLES if long else 0
-        self.cr4 = _PAE if long else 0
-        self.efer = _LME | _LMA if long else 0
-        self.code = Segment(CODE_SELECTOR, _CODE_TYPE, long=long, big=not long)
-        self.data = Segment(DATA_SELECTOR, _DATA_TYPE, big=True)
-        self.task = Segment(TSS_SELECTOR, _TSS_TYPE, limit=_TSS_LIMIT, system=True)
-        self.gdt = GDT
-        self.gdt_limit = 8 * _GDT_ENTRIES - 1
+        self.long = kind == LINUX64
+        self.entry = entry
+        self.registers = {"rsp": STACK, "rsi" if self.long else "rbx": argument}
+        self.page_tables = PAGE_TABLES
+        self.gdt = (GDT, 8 * _GDT_ENTRIES - 1)
 
 
 def descriptor_table(kind: int) -> bytes:
     """Return the table that is at ``layout.GDT``."""
-    start = StartState(kind, 0, 0)
-    segments = (start.code, start.data, start.task)
-    return struct.pack("<6Q", 0, 0, *(segment.descriptor() for segment in segments), 0)
+    code = _CODE_64 if kind == LINUX64 else _CODE_32
+    return struct.pack(f"<{_GDT_ENTRIES}Q", 0, 0, code, _DATA, _TASK, 0)
 
 
 def page_tables() -> bytes:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     RtcBase = Literal["utc", "localtime", "fixed"]
     RtcClock = Literal["host", "vm"]
 
-BOARDS = ("virt",)
+SOFTWARE_CPU = "interpreter"
+BOARDS = {"virt": SOFTWARE_CPU, "microvm": "kvm"}  # and what can run each
 PANIC_ACTIONS: tuple[PanicAction, ...] = ("none", "pause", "shutdown")
 WATCHDOG_ACTIONS: tuple[WatchdogAction, ...] = ("reset", "poweroff", "pause", "none")
 MAX_CPUS = 8
@@ -61,7 +62,7 @@ class Record:
 class MachineConfig(Record):
     """``-machine``: the board and where its RAM comes from."""
 
-    __slots__ = ("aux_ram_share", "memory_backend", "type", "update_bridge")
+    __slots__ = ("aux_ram_share", "memory_backend", "pit", "type", "update_bridge")
     uncompared: ClassVar[frozenset[str]] = frozenset(
         {"update_bridge"}
     )  # of the monitor, not of the guest
@@ -73,8 +74,10 @@ class MachineConfig(Record):
         memory_backend: str = "",
         aux_ram_share: bool = False,
         update_bridge: bool = False,
+        pit: bool = False,
     ) -> None:
         self.type = board
+        self.pit = pit  # an i8254; x86 only
         self.memory_backend = memory_backend  # id of a MemoryBackendConfig; "" is plain -m RAM
         self.aux_ram_share = aux_ram_share
         self.update_bridge = (
@@ -82,15 +85,41 @@ class MachineConfig(Record):
         )
 
 
+class AccelConfig(Record):
+    """``-accel``: what runs the guest's instructions."""
+
+    __slots__ = ("kind", "pause_shown", "split_irqchip", "wanted")
+    uncompared: ClassVar[frozenset[str]] = frozenset({"wanted"})  # what else was allowed
+
+    def __init__(
+        self,
+        *,
+        kind: str = SOFTWARE_CPU,
+        wanted: list[str] | None = None,
+        split_irqchip: bool = False,
+        pause_shown: bool = False,
+    ) -> None:
+        self.kind = kind  # the one that can run the board
+        self.wanted = [kind] if wanted is None else wanted  # by preference
+        self.split_irqchip = split_irqchip  # the IOAPIC is not in the kernel
+        self.pause_shown = pause_shown  # the guest's clocks show how long it did not run
+
+
 class CpuConfig(Record):
     """``-cpu``: the model and its switches."""
 
-    __slots__ = ("flush_everything", "model", "sstc")
+    __slots__ = ("features", "flush_everything", "model", "sstc")
 
     def __init__(
-        self, *, model: str = "rv64", sstc: bool = True, flush_everything: bool = False
+        self,
+        *,
+        model: str = "rv64",
+        features: list[str] | None = None,
+        sstc: bool = True,
+        flush_everything: bool = False,
     ) -> None:
         self.model = model
+        self.features = features or []  # +name or -name, in the order given; x86 only
         self.sstc = sstc
         self.flush_everything = flush_everything  # never reuse a cached translation or decode
 
@@ -537,7 +566,7 @@ class Config(Record):
         self.process_name = ""  # at most 15 bytes
         self.uuid = ""  # lower case with dashes
         self.machine = MachineConfig()
-        self.accel = "interpreter"
+        self.accel = AccelConfig()
         self.cpu = CpuConfig()
         self.smp = SmpConfig()
         self.memory_size = DEFAULT_MEMORY

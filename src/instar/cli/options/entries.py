@@ -19,7 +19,6 @@ from instar.cli.options.tls import TLS_CHARDEV_KEYS, TLS_CREDS, TLS_CREDS_KEYS
 _MIN_RAM = 1 << 20
 _MAX_RAM = 1 << 40
 MAX_RECONNECT_MS = 3_600_000
-ACCELERATORS = ("interpreter", "tcg")
 
 
 def _id(what: str, *, required: bool = True) -> Key:
@@ -60,37 +59,48 @@ _ERROR_RULES = (
         choices=WRITE_RULES, default="enospc"),
 )  # fmt: skip
 
+_ACCEL = Key("accel", "text", "interpreter, tcg or kvm, or several with colons between them", low=1, high=64,
+    default="what can run the board")  # fmt: skip
+
 MACHINE_OPTIONS = (
     Option(
         "machine", "keys", "the board", group="Machine", aliases=("M",), metavar="[type=]BOARD",
         repeat="merge", implied="type",
         keys=(
-            Key("type", "choice", "board", choices=BOARDS, default="virt"),
+            Key("type", "choice", "board: virt is riscv64, microvm is x86-64", choices=tuple(BOARDS), default="virt"),
             _ref("memory-backend", "the -object memory-backend-* that is the RAM"),
             Key("aux-ram-share", "flag", "keep memory besides the RAM in memfds, as updates need",
                 default="off"),
             Key("x-update-bridge", "flag", "let the vCPUs run on in a helper while an update replaces the monitor",
                 default="off"),
-            Key("accel", "choice", "as -accel", choices=ACCELERATORS, default="interpreter"),
+            _ACCEL,
+            Key("pit", "flag", "an i8254 in the kernel (microvm)", default="on, off with kernel-irqchip=split"),
         ),
     ),
     Option(
-        "accel", "keys", "what runs the guest's instructions; tcg is another name for interpreter",
-        group="Machine", metavar="[accel=]NAME", repeat="merge", implied="accel",
+        "accel", "keys",
+        "what runs the guest's instructions, by preference: the first that can run this board; tcg is another name for "
+        "interpreter", group="Machine", metavar="[accel=]NAME[:NAME...]", repeat="list", implied="accel",
         keys=(
-            Key("accel", "choice", "accelerator", choices=ACCELERATORS, default="interpreter"),
+            _ACCEL,
+            Key("kernel-irqchip", "choice", "kvm: all interrupt controllers in the kernel, or not the IOAPIC",
+                choices=("on", "split"), default="on"),
+            Key("x-pause-shown", "flag", "kvm: the guest's clocks show how long it stood still", default="off"),
             Key("thread", "choice", "all harts take turns in one thread", choices=("single",),
                 default="single"),
         ),
     ),
     Option(
-        "cpu", "keys", "the CPU model", group="Machine", metavar="[model=]MODEL", repeat="merge",
-        implied="model",
+        "cpu", "keys", "the CPU model", group="Machine", metavar="[model=]MODEL[,+FEATURE,-FEATURE]", repeat="merge",
+        implied="model", signed="features",
         keys=(
-            Key("model", "choice", "model", choices=("rv64",), default="rv64"),
-            Key("sstc", "flag", "supervisor timer registers (extension Sstc)", default="on"),
+            Key("model", "text", "virt: rv64; microvm: host, or a model that hosts of a fleet have in common", low=1,
+                high=64, default="rv64 or host"),
+            Key("features", "text", "microvm: what the guest sees besides (+) or does not see (-) of the CPU",
+                default="none"),
+            Key("sstc", "flag", "virt: supervisor timer registers (extension Sstc)", default="on"),
             Key("x-flush-everything", "flag",
-                "forget every cached translation at once, to test the caches (slow)", default="off"),
+                "virt: forget every cached translation at once, to test the caches (slow)", default="off"),
         ),
     ),
     Option(
@@ -144,7 +154,7 @@ MACHINE_OPTIONS = (
 )  # fmt: skip
 
 BOOT_OPTIONS = (
-    Option("kernel", "text", "kernel: a RISC-V Linux Image or an ELF file", group="Boot",
+    Option("kernel", "text", "kernel: a Linux image (virt: Image, microvm: bzImage) or an ELF file", group="Boot",
         metavar="FILE"),
     Option("initrd", "text", "initial RAM disk", group="Boot", metavar="FILE"),
     Option("append", "text", "kernel command line", group="Boot", metavar="TEXT"),

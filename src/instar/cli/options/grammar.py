@@ -163,6 +163,7 @@ def read_keys(values: Values, argument: str, warnings: list[str]) -> bool:
         words = split_commas(argument)
         if not _HELP_WORDS.isdisjoint(words):
             return True
+        words = _take_signed(values, words)
         pairs = _word_pairs(option, words)
     keys = option.keys
     if option.variants:
@@ -201,6 +202,15 @@ def _json_pairs(option: Option, argument: str) -> list[Pair]:
     from instar.cli.options.json_form import read_object  # noqa: PLC0415
 
     return list(read_object(f"-{option.name}", argument).items())
+
+
+def _take_signed(values: Values, words: list[str]) -> list[str]:
+    """Put +word and -word where the option wants them, and return the others."""
+    key = values.option.signed
+    signed = [word for word in words if key and word[:1] in {"+", "-"} and len(word) > 1]
+    if signed:
+        values.given[key] = ",".join(signed)
+    return [word for word in words if word not in signed]
 
 
 def _word_pairs(option: Option, words: list[str]) -> list[Pair]:

@@ -16,7 +16,8 @@ _WIDTH = 79
 _INDENT = " " * 22
 _USAGE = (
     "usage: instar-system [options]\n\n"
-    "Runs a riscv64 virtual machine. Options are QEMU's: -name word, or --name word."
+    "Runs a virtual machine, riscv64 or x86-64.\n"
+    "Options are QEMU's: -name word, or --name word."
 )
 _NOTES = (
     "There is no display. Without -serial and without a monitor option, both share the terminal: "

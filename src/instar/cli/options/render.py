@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from instar.cli.options.config import (
     SLOT_BUS,
+    SOFTWARE_CPU,
     ActionConfig,
     VhostUserBlkConfig,
     VhostUserFsConfig,
@@ -21,6 +22,7 @@ from instar.cli.options.throttling import limit_pairs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from instar.cli.options.config import (
+        AccelConfig,
         BlockConfig,
         ChardevConfig,
         Config,
@@ -79,18 +81,18 @@ def _set_words(config: Config) -> list[str]:
 
 def _machine_words(config: Config) -> list[str]:
     smp = config.smp
-    cpu = config.cpu
     board: Pairs = [("aux-ram-share", _flag(config.machine.aux_ram_share))]
     if config.machine.update_bridge:
         board.append(("x-update-bridge", "on"))
     if config.machine.memory_backend:
         board.append(("memory-backend", config.machine.memory_backend))
+    if config.machine.type != "virt":
+        board.append(("pit", _flag(config.machine.pit)))
     topology = [
         (name, str(getattr(smp, name))) for name in ("maxcpus", "sockets", "cores", "threads")
     ]
-    switches = [("sstc", _flag(cpu.sstc)), ("x-flush-everything", _flag(cpu.flush_everything))]
-    words = ["-machine", _join(config.machine.type, board), "-accel", config.accel]
-    words += ["-cpu", _join(cpu.model, switches), "-smp", _join(f"cpus={smp.cpus}", topology)]
+    words = ["-machine", _join(config.machine.type, board), "-accel", _accel_word(config.accel)]
+    words += ["-cpu", _cpu_word(config), "-smp", _join(f"cpus={smp.cpus}", topology)]
     words += ["-m", f"size={config.memory_size}b", "-rtc", _rtc_word(config)]
     if config.icount is not None:
         words += ["-icount", f"shift={config.icount.shift},sleep={_flag(config.icount.sleep)}"]
@@ -100,6 +102,24 @@ def _machine_words(config: Config) -> list[str]:
     if any(value for _, value in names):
         words += ["-name", _join("", [pair for pair in names if pair[1]])]
     return words
+
+
+def _accel_word(accel: AccelConfig) -> str:
+    keys: Pairs = []
+    if accel.kind != SOFTWARE_CPU:
+        keys = [
+            ("kernel-irqchip", "split" if accel.split_irqchip else "on"),
+            ("x-pause-shown", _flag(accel.pause_shown)),
+        ]
+    return _join(":".join(accel.wanted), keys)
+
+
+def _cpu_word(config: Config) -> str:
+    cpu = config.cpu
+    if config.accel.kind != SOFTWARE_CPU:
+        return ",".join((cpu.model, *cpu.features))
+    switches = [("sstc", _flag(cpu.sstc)), ("x-flush-everything", _flag(cpu.flush_everything))]
+    return _join(cpu.model, switches)
 
 
 def _rtc_word(config: Config) -> str:

@@ -12,9 +12,7 @@ from instar.cli.options.config import (
     ActionConfig,
     AddFdConfig,
     Config,
-    CpuConfig,
     IcountConfig,
-    MachineConfig,
     RtcConfig,
     SmpConfig,
 )
@@ -22,6 +20,7 @@ from instar.cli.options.confine import read_confinement
 from instar.cli.options.daemons import read_children
 from instar.cli.options.incoming import CPR, incoming_uri
 from instar.cli.options.network import check_cards, read_netdevs
+from instar.cli.options.processors import read_processors
 from instar.cli.options.storage import choose_memory, read_blocks, read_devices, read_objects
 from instar.errors import ConfigError
 from instar.units import parse_int, shorten
@@ -61,19 +60,7 @@ def resolve(given: Given) -> Config:
 
 
 def _read_machine(given: Given, config: Config) -> None:
-    machine = given.one("machine")
-    config.machine = MachineConfig(
-        board=machine.text("type", "virt"),
-        memory_backend=machine.text("memory-backend"),
-        aux_ram_share=machine.flag("aux-ram-share", default=False),
-        update_bridge=machine.flag("x-update-bridge", default=False),
-    )
-    cpu = given.one("cpu")
-    config.cpu = CpuConfig(
-        model=cpu.text("model", "rv64"),
-        sstc=cpu.flag("sstc", default=True),
-        flush_everything=cpu.flag("x-flush-everything", default=False),
-    )
+    read_processors(given, config)
     config.smp = _smp(given.one("smp"))
     config.rtc = _rtc(given.one("rtc"))
     if given.has("icount"):

@@ -61,10 +61,11 @@ class Option:
             they make a ``list``.
         implied: The key of a first word without ``=``.
         json: A JSON object is taken as well.
+        signed: The key that words with + or - before them are put into, with commas.
     """
 
     __slots__ = (
-        "aliases", "form", "group", "help", "implied", "json", "keys", "metavar", "name", "repeat",
+        "aliases", "form", "group", "help", "implied", "json", "keys", "metavar", "name", "repeat", "signed",
         "since", "variants",
     )  # fmt: skip
 
@@ -82,6 +83,7 @@ class Option:
         keys: tuple[Key, ...] = (),
         variants: dict[str, tuple[Key, ...]] | None = None,
         json: bool = False,
+        signed: str = "",
         since: str = "0.1",
     ) -> None:
         self.name = name
@@ -95,4 +97,5 @@ class Option:
         self.keys = keys
         self.variants = variants or {}
         self.json = json
+        self.signed = signed
         self.since = since

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from instar.errors import ConfigError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +57,15 @@ if TYPE_CHECKING:
 
 
 def platform_of(config: Config) -> Platform:
-    """Return what ``-machine`` and ``-accel`` ask for."""
+    """Return what ``-machine`` and ``-accel`` ask for.
+
+    Raises:
+        ConfigError: nothing here can run that board.
+    """
+    if config.machine.type != "virt":
+        raise ConfigError(
+            f"-machine {config.machine.type}: there is nothing here that runs it; nothing was started"
+        )
     from instar.cli.platforms.virt import VirtPlatform  # noqa: PLC0415 - only what the machine is
 
     return VirtPlatform(config)

@@ -104,7 +104,7 @@ def test_bzimage_is_where_it_wants_to_be_and_entered_in_long_mode(file):
     memory = ram(images)
     assert (images.kind, images.entry) == (LINUX64, LOAD + 0x200)
     assert memory.read(LOAD, 0x1000) == KERNEL
-    assert images.start().rsi == layout.BOOT_PARAMS
+    assert images.start().registers["rsi"] == layout.BOOT_PARAMS
 
 
 def test_boot_parameters_say_where_everything_is(file):
@@ -157,7 +157,8 @@ def test_initrd_goes_no_higher_than_the_kernel_takes_it(file):
 def test_elf_with_a_note_is_entered_as_pvh(file):
     images = load(file(elf(notes=note(LOAD + 0x10))), file(b"initrd", "i"))
     memory = ram(images)
-    assert (images.kind, images.entry, images.start().rbx) == (PVH, LOAD + 0x10, layout.START_INFO)
+    assert (images.kind, images.entry) == (PVH, LOAD + 0x10)
+    assert images.start().registers["rbx"] == layout.START_INFO
     info = struct.unpack("<IIIIQQQQII", memory.read(layout.START_INFO, 56))
     assert info[:4] == (0x336EC578, 1, 0, 1)
     module = struct.unpack("<QQQQ", memory.read(info[4], 32))

@@ -36,31 +36,42 @@ def test_page_tables_show_the_first_4_gib_where_they_are():
     assert [walk(tables, va) for va in places] == places
 
 
-def test_long_mode_start_is_what_linux_wants():
+def test_long_mode_start_has_parameters_tables_and_segments():
     start = StartState(LINUX64, 0x1000200, layout.BOOT_PARAMS)
-    assert (start.rip, start.rsi, start.rflags) == (0x1000200, layout.BOOT_PARAMS, 2)
-    assert (start.cr0, start.cr3, start.cr4) == (0x8000_0011, layout.PAGE_TABLES, 0x20)
-    assert start.efer == 0x500
-    assert (start.code.selector, start.data.selector) == (0x10, 0x18)
-    assert start.code.long
-    assert not start.code.big
+    assert (start.long, start.entry) == (True, 0x1000200)
+    assert start.registers == {"rsp": layout.STACK, "rsi": layout.BOOT_PARAMS}
+    assert (start.page_tables, start.gdt) == (
+        layout.PAGE_TABLES,
+        (layout.GDT, len(descriptor_table(LINUX64)) - 1),
+    )
 
 
-def test_pvh_start_is_flat_and_without_paging():
+def test_pvh_start_has_its_information_in_rbx():
     start = StartState(PVH, 0x1000000, layout.START_INFO)
-    assert (start.rip, start.rbx, start.cr0, start.cr3) == (0x1000000, layout.START_INFO, 0x11, 0)
-    assert (start.cr4, start.efer) == (0, 0)
-    assert start.code.big
-    assert (start.task.limit, start.task.kind, start.task.system) == (0x67, 0xB, True)
+    assert (start.long, start.entry) == (False, 0x1000000)
+    assert start.registers == {"rsp": layout.STACK, "rbx": layout.START_INFO}
 
 
-def test_descriptors_are_those_of_flat_segments():
-    long = struct.unpack("<6Q", descriptor_table(LINUX64))
-    flat = struct.unpack("<6Q", descriptor_table(PVH))
-    assert [hex(entry) for entry in long[2:5]] == [
-        "0xaf9b000000ffff",
-        "0xcf93000000ffff",
-        "0x8b0000000067",
-    ]
-    assert hex(flat[2]) == "0xcf9b000000ffff"
-    assert StartState(PVH, 0, 0).gdt_limit == len(descriptor_table(PVH)) - 1
+def decode(entry: int) -> dict[str, int]:
+    """Take a descriptor apart as a processor does."""
+    return {
+        "base": entry >> 16 & 0xFFFFFF | entry >> 56 << 24,
+        "limit": entry & 0xFFFF | (entry >> 48 & 0xF) << 16,
+        "type": entry >> 40 & 0xF,
+        "code or data": entry >> 44 & 1,
+        "present": entry >> 47 & 1,
+        "long": entry >> 53 & 1,
+        "big": entry >> 54 & 1,
+        "pages": entry >> 55 & 1,
+    }
+
+
+def test_descriptors_are_flat():
+    long = [decode(entry) for entry in struct.unpack("<6Q", descriptor_table(LINUX64))]
+    flat = [decode(entry) for entry in struct.unpack("<6Q", descriptor_table(PVH))]
+    names = ("base", "limit", "type", "code or data", "present", "long", "big", "pages")
+    assert list(long[2].values()) == [0, 0xFFFFF, 0xB, 1, 1, 1, 0, 1]
+    assert list(flat[2].values()) == [0, 0xFFFFF, 0xB, 1, 1, 0, 1, 1]
+    assert list(long[3].values()) == [0, 0xFFFFF, 0x3, 1, 1, 0, 1, 1]
+    assert list(long[4].values()) == [0, 0x67, 0xB, 0, 1, 0, 0, 0]
+    assert tuple(long[2]) == names
