@@ -6,7 +6,7 @@ export PYTHON
 export PATH := $(PATH):$(CURDIR)/.cache/peers
 VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
-CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/*/compiled -name '*.p*' -not -name '*.pyc' -o -name '*.c' -path '*/compiled/*')
+CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/*/compiled src/instar/cpu/kvm/compiled -name '*.p*' -not -name '*.pyc' -o -name '*.c' -path '*/compiled/*')
 PYTEST := $(VENV)/python -m pytest -q
 BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(GOALS:%=--goals) $(PUBLISH:%=--publish)
 TESTS := unit guest peers faults golden

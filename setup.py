@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ MADE = ROOT / "build/rv64"
 RINGS = ROOT / "src/instar/virtio/compiled"
 KEEPER = "src/instar/cpr/compiled/keeper.c"
 DESCRIPTORS = "src/instar/cpr/compiled/descriptors.c"
+KVM_RUN = "src/instar/cpu/kvm/compiled/run.c"
 FLAGS = ["-O2", "-g0", "-fwrapv", "-fno-strict-aliasing", "-ffp-contract=off"]
 # As in the header of the generated core.
 DIRECTIVES = {
@@ -75,6 +77,10 @@ class BuildCore(build_ext):
                 optional=True,
             ),
         ]
+        if sys.platform == "linux" and platform.machine() == "x86_64":
+            self.distribution.ext_modules.append(
+                Extension("instar.cpu.kvm._run", [KVM_RUN], extra_compile_args=["-O2", "-g0"])
+            )
         super().finalize_options()
 
 
@@ -83,6 +89,7 @@ setup(
     # Named here so that the wheel is one for this platform; BuildCore replaces it by the real one.
     ext_modules=[Extension("instar.cpu.rv64._core", [])],
     package_data={
+        "instar.cpu.kvm": ["_run.pyi"],
         "instar.cpu.rv64": ["_core.pyi"],
         "instar.virtio": ["queue.pyi"],
         "instar.cpr": ["_descriptors.pyi", "_keeper.pyi"],
