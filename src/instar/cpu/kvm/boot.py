@@ -40,7 +40,8 @@ def apic_base(*, first: bool) -> int:
 
 def registers(named: Mapping[str, int]) -> bytes:
     """Return ``struct kvm_regs``: 0 what is not named, RFLAGS with interrupts off."""
-    return uapi.REGS.pack(*({"rflags": RFLAGS} | dict(named)).get(n, 0) for n in uapi.REG_NAMES)
+    values = {"rflags": RFLAGS, **named}
+    return uapi.REGS.pack(*(values.get(name, 0) for name in uapi.REG_NAMES))
 
 
 def power_on(*, first: bool, signature: int) -> tuple[bytes, bytes]:

@@ -36,16 +36,12 @@ if TYPE_CHECKING:
     class Events(Protocol):
         """What else a vCPU may come out with; called in its thread."""
 
-        def reset(self, why: str, /) -> object:
+        def wants_reset(self) -> object:
             """The guest is to start anew; the vCPU does not go on."""
             ...
 
-        def shutdown(self, why: str, /) -> object:
+        def wants_shutdown(self) -> object:
             """The guest is to end; the vCPU does not go on."""
-            ...
-
-        def halt(self) -> object:
-            """It waits and nothing in the kernel will wake it."""
             ...
 
         def end_of_interrupt(self, vector: int, /) -> object:
@@ -78,8 +74,7 @@ class Exits:
         self._served: Mapping[int, Callable[[], object]] = {
             uapi.EXIT_IO: self._port,
             uapi.EXIT_MMIO: self._memory,
-            uapi.EXIT_HLT: events.halt,
-            uapi.EXIT_SHUTDOWN: self._triple_fault,
+            uapi.EXIT_SHUTDOWN: events.wants_reset,  # a triple fault
             uapi.EXIT_SYSTEM_EVENT: self._system_event,
             uapi.EXIT_IOAPIC_EOI: self._end_of_interrupt,
             uapi.EXIT_DIRTY_RING_FULL: events.dirty_ring_full,
@@ -129,15 +124,12 @@ class Exits:
                 value = self._bus.pio_read(port, size) & ones
                 shared[start : start + size] = value.to_bytes(size, "little")
 
-    def _triple_fault(self) -> None:
-        self._events.reset("triple fault")
-
     def _system_event(self) -> None:
         kind, _, data = uapi.RUN_SYSTEM_EVENT.unpack_from(self._shared, uapi.RUN_UNION_AT)
         if kind == uapi.SYSTEM_EVENT_RESET:
-            self._events.reset("system event")
+            self._events.wants_reset()
         elif kind == uapi.SYSTEM_EVENT_SHUTDOWN:
-            self._events.shutdown("system event")
+            self._events.wants_shutdown()
         else:
             raise HostError(
                 f"KVM stopped the vCPU with system event {kind} ({data:#x}); it cannot go on"
@@ -154,9 +146,7 @@ class Exits:
                 f"the host's CPU {cpu} refused to enter the guest (hardware reason {why:#x}); it cannot go on"
             )
         if reason == uapi.EXIT_INTERNAL_ERROR:
-            return HostError(
-                f"KVM gave up on the vCPU: {internal_error(shared)}; it cannot go on"
-            )
+            return HostError(f"KVM gave up on the vCPU: {internal_error(shared)}; it cannot go on")
         if reason == uapi.EXIT_UNKNOWN:
             (why,) = uapi.U64.unpack_from(shared, uapi.RUN_UNION_AT)
             return HostError(

@@ -81,7 +81,9 @@ class Kvm:
 
     def feature_msrs(self) -> tuple[int, ...]:
         """Return the MSRs that describe features of the host (4.3); () where it does not list them."""
-        return self._indices(uapi.GET_MSR_FEATURE_INDEX_LIST) if self.has("GET_MSR_FEATURES") else ()
+        return (
+            self._indices(uapi.GET_MSR_FEATURE_INDEX_LIST) if self.has("GET_MSR_FEATURES") else ()
+        )
 
     def mce_capabilities(self) -> int:
         """Return MCG_CAP with all that KVM offers of machine checks (4.105), 0 if nothing."""
@@ -205,7 +207,7 @@ class KvmVm:
         data = uapi.IRQFD.pack(fd, gsi, uapi.IRQFD_DEASSIGN, -1)
         with_data(self.fd, uapi.IRQFD_REQUEST, data, f"line {gsi}, off")
 
-    def ioeventfd(  # noqa: PLR0913 - as the kernel's structure
+    def ioeventfd(
         self,
         address: int,
         size: int,
@@ -233,9 +235,7 @@ class KvmVm:
 
     def irqchip(self, chip: int) -> bytes:
         """Return a chip's structure, 512 bytes (4.26)."""
-        raw = with_data(
-            self.fd, uapi.GET_IRQCHIP, uapi.IRQCHIP.pack(chip, 0, b""), f"chip {chip}"
-        )
+        raw = with_data(self.fd, uapi.GET_IRQCHIP, uapi.IRQCHIP.pack(chip, 0, b""), f"chip {chip}")
         return bytes(raw[8:])
 
     def set_irqchip(self, chip: int, data: bytes) -> None:
@@ -381,7 +381,7 @@ class KvmVcpu:
         self._tsc_offset(uapi.SET_DEVICE_ATTR, offset)
 
     def clock_was_stopped(self) -> bool:
-        """Tell a guest that uses kvmclock that it did not run, so that its watchdogs wait (4.70); False: it does not."""
+        """Tell a guest that it did not run, so that its watchdogs wait (4.70); False: it has no kvmclock."""
         try:
             _run.call(self.fd, uapi.KVMCLOCK_CTRL, 0)
         except OSError as e:

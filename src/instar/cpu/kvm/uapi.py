@@ -48,18 +48,23 @@ API_VERSION: Final = 12
 U64: Final = Struct("=Q")
 
 # Layouts. What is reserved is padding: packed as zeros, not unpacked.
-MEMORY_REGION: Final = Struct("=IIQQQ")  # slot, flags, guest_phys_addr, memory_size, userspace_addr
+MEMORY_REGION: Final = Struct(
+    "=IIQQQ"
+)  # slot, flags, guest_phys_addr, memory_size, userspace_addr
 IRQ_LEVEL: Final = Struct("=II")  # irq, level
 IRQCHIP: Final = Struct("=II512s")  # chip_id, pad, chip
+IRQCHIP_SIZE: Final = 512  # of the chip
 PIT_CONFIG: Final = Struct("=I60x")  # flags
-PIT_STATE2: Final = Struct("=112s")
+PIT_STATE2: Final = Struct("=112s")  # three channels, flags
 CLOCK_DATA: Final = Struct("=QI4xQQ16x")  # clock, flags, realtime, host_tsc
 IRQFD: Final = Struct("=IIIi16x")  # fd, gsi, flags, resamplefd
 IOEVENTFD: Final = Struct("=QQIiI36x")  # datamatch, addr, len, fd, flags
 MSI: Final = Struct("=IIIIi12x")  # address_lo, address_hi, data, flags, devid
 ROUTING_HEAD: Final = Struct("=II")  # nr, flags
 ROUTING_IRQCHIP: Final = Struct("=IIIIII24x")  # gsi, type, flags, pad, irqchip, pin
-ROUTING_MSI: Final = Struct("=IIIIIIII16x")  # gsi, type, flags, pad, address_lo, address_hi, data, devid
+ROUTING_MSI: Final = Struct(
+    "=IIIIIIII16x"
+)  # gsi, type, flags, pad, address_lo, address_hi, data, devid
 ENABLE_CAP_DATA: Final = Struct("=II4Q64x")  # cap, flags, args
 DEVICE_ATTR: Final = Struct("=IIQQ")  # flags, group, attr, addr
 DIRTY_LOG: Final = Struct("=IIQ")  # slot, pad, dirty_bitmap
@@ -71,7 +76,9 @@ REG_NAMES: Final = (
     *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp"),
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags"),
 )
-SEGMENT: Final = Struct("=QIH10B")  # base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable, pad
+SEGMENT: Final = Struct(
+    "=QIH10B"
+)  # base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable, pad
 SEGMENT_NAMES: Final = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 DTABLE: Final = Struct("=QH6x")  # base, limit
 DTABLES_AT: Final = 8 * SEGMENT.size
@@ -92,7 +99,9 @@ XCRS_SIZE: Final = 8 + 16 * 16 + 128
 XCRS_HEAD: Final = Struct("=II")  # nr_xcrs, flags
 XCR: Final = Struct("=IIQ")  # xcr, reserved, value
 MAX_XCRS: Final = 16
-TRANSLATION: Final = Struct("=QQBBB5x")  # linear_address, physical_address, valid, writeable, usermode
+TRANSLATION: Final = Struct(
+    "=QQBBB5x"
+)  # linear_address, physical_address, valid, writeable, usermode
 CPUID_HEAD: Final = Struct("=II")  # nent, padding
 CPUID_ENTRY: Final = Struct("=7I12x")  # function, index, flags, eax, ebx, ecx, edx
 MSRS_HEAD: Final = Struct("=II")  # nmsrs, pad
@@ -302,9 +311,7 @@ EXIT_DIRTY_RING_FULL: Final = 31
 EXIT_X86_BUS_LOCK: Final = 33
 EXIT_NOTIFY: Final = 37
 EXIT_MEMORY_FAULT: Final = 39
-EXIT_NAMES: Final = {
-    value: name for name, value in globals().items() if name.startswith("EXIT_")
-}
+EXIT_NAMES: Final = {value: name for name, value in globals().items() if name.startswith("EXIT_")}
 INTERNAL_ERRORS: Final = {
     1: "an instruction could not be emulated",
     2: "exceptions came at once",
