@@ -40,6 +40,15 @@ def daemons_missing() -> str:
     return program_missing("qemu-storage-daemon", "qemu-system-common")
 
 
+def bare_guests_cannot_run() -> str:
+    """Say why no guest can run under KVM; empty if a bare one can, which needs less than a kernel."""
+    try:
+        from kvm_guests import missing  # noqa: PLC0415 - its compiled part is built for some hosts only
+    except ImportError as e:
+        return str(e)
+    return missing()
+
+
 def kvm_missing() -> str:
     """Say why guests cannot run on this machine's KVM; empty if they can."""
     why = guests_cannot_run()
@@ -50,6 +59,7 @@ def kvm_missing() -> str:
 
 NEEDS = {
     "kvm/": kvm_missing,  # all of the folder
+    "guest/test_kvm_bare.py": bare_guests_cannot_run,
     "guest/test_update_tap.py": taps_missing,
     "peers/test_update_passt.py": lambda: program_missing("passt", "passt"),
     "peers/test_vhost_user.py": daemons_missing,

@@ -45,6 +45,7 @@ def iowr(number: int, size: int) -> int:
 
 
 API_VERSION: Final = 12
+U32: Final = Struct("=I")
 U64: Final = Struct("=Q")
 
 # Layouts. What is reserved is padding: packed as zeros, not unpacked.
