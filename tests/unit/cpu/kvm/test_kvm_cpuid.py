@@ -122,7 +122,7 @@ def test_last_word_on_a_feature_counts_and_the_text_is_one_spelling():
 
 @pytest.mark.parametrize("text", ["pentium", "", "host,+warp", "host,aes=maybe", "host,"])
 def test_unknown_model_or_feature_is_refused(text):
-    with pytest.raises(ConfigError, match="no such model|no feature of a CPU"):
+    with pytest.raises(ConfigError, match=r"no such model|no feature of a CPU"):
         CpuModel(text)
 
 
