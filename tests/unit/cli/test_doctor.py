@@ -10,8 +10,11 @@ import pytest
 from instar.cli.doctor.checks import CHECKS, GROUPS
 from instar.cli.doctor.facts import Cgroup, Facts, Kvm
 from instar.cli.doctor.findings import judged, stoppers
+from instar.cli.doctor.guests import NEEDED, USEFUL
 from instar.cli.doctor.reading import PARTS, PROGRAMS
 from instar.cli.doctor.report import lines, record, reference_page
+from instar.cpu.kvm import make
+from instar.cpu.kvm.uapi import CAPABILITIES
 
 ROOT = Path(__file__).parents[3]
 GIB = 1 << 30
@@ -148,6 +151,28 @@ def test_paravirtual_kvm_is_said_to_be_one():
 def test_kvm_that_is_of_no_known_other_kind_is_quoted():
     facts = replace(SERVER, kvm=Kvm(version=12, refusal="the guest stood still"))
     assert verdict(facts, "kvm-guests").found == "the guest stood still"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "state", "found"),
+    [
+        (set(), "ok", "all that are used are there"),
+        ({"SREGS2"}, "ok", "all that are used are there"),
+        ({"NESTED_STATE"}, "limited", "not there: updates under a hypervisor in a guest (NESTED"),
+        ({"XSAVE", "DEBUGREGS", "IRQFD"}, "missing", "it lacks DEBUGREGS, XSAVE:"),
+    ],
+)
+def test_capabilities_that_are_needed_and_useful_are_told_apart(lacks, state, found):
+    said = verdict(
+        replace(SERVER, kvm=Kvm(version=12, lacks=frozenset(lacks))), "kvm-capabilities"
+    )
+    assert said.state == state
+    assert said.found.startswith(found)
+
+
+def test_capabilities_are_named_as_the_back_end_names_them():
+    assert NEEDED | set(USEFUL) <= set(CAPABILITIES)
+    assert set(make._NEEDED) == NEEDED
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,30 @@ if TYPE_CHECKING:
 
 KVM = "/dev/kvm"
 API_VERSION = 12
+# Capabilities by the kernel's names: without these there is no KVM for Instar, without those what is named.
+NEEDED = frozenset(
+    {"DEBUGREGS", "IMMEDIATE_EXIT", "IRQCHIP", "MP_STATE", "USER_MEMORY", "VCPU_EVENTS", "XSAVE"}
+)
+USEFUL = {
+    "IOEVENTFD": "notifications of devices without an exit",
+    "IRQFD": "interrupts by event descriptors",
+    "IRQFD_RESAMPLE": "level-triggered interrupts by event descriptors",
+    "SIGNAL_MSI": "message-signalled interrupts",
+    "IRQ_ROUTING": "routes of interrupts",
+    "SPLIT_IRQCHIP": "an interrupt controller outside the kernel",
+    "PIT2": "an i8254 timer in the kernel",
+    "TSC_DEADLINE_TIMER": "precise timers",
+    "KVMCLOCK_CTRL": "guests' watchdogs that know of a pause",
+    "NESTED_STATE": "updates under a hypervisor in a guest",
+    "TSC_CONTROL": "guests that come from a host with another TSC frequency",
+    "DIRTY_LOG_RING": "rings of written pages",
+    "MANUAL_DIRTY_LOG_PROTECT2": "logs of written pages in parts",
+}
 HELP = {"svm": "kvm_amd", "vmx": "kvm_intel"}  # the processor's flag, the module for it
 PAGING = frozenset({"npt", "ept"})
 NAMES = {"svm": "AMD's SVM", "vmx": "Intel's VMX"}
 INVARIANT = frozenset({"constant_tsc", "nonstop_tsc"})
-OTHER_MODULES = {
-    "kvm_pvm": "guests need a kernel that is made for it, and Debian's are not",
-}
+OTHER_MODULES = {"kvm_pvm": "it runs kernels that are made for it"}
 SOFTWARE = "the software CPU needs no KVM: -machine virt"
 
 
@@ -73,10 +90,19 @@ def _version(facts: Facts) -> Verdict:
 def _guests(facts: Facts) -> Verdict:
     if not facts.kvm.refusal:
         return ok("a guest can run")
-    other = next((name for name in OTHER_MODULES if name in facts.modules), "")
-    if other:
-        return missing(f"this KVM is {other}: {OTHER_MODULES[other]}", SOFTWARE)
-    return missing(facts.kvm.refusal, "" if facts.devices.get(KVM) else SOFTWARE)
+    other = [f"{name}: {what}" for name, what in OTHER_MODULES.items() if name in facts.modules]
+    mend = "" if facts.devices.get(KVM) else SOFTWARE  # else the device is to be mended first
+    return missing("; ".join([facts.kvm.refusal, *other]), mend)
+
+
+def _capabilities(facts: Facts) -> Verdict:
+    if not facts.kvm.version:
+        return missing("it was not asked")
+    lacks = sorted(facts.kvm.lacks & NEEDED)
+    if lacks:
+        return missing(f"it lacks {', '.join(lacks)}: the kernel is too old")
+    less = [f"{what} ({name})" for name, what in USEFUL.items() if name in facts.kvm.lacks]
+    return limited(f"not there: {', '.join(less)}") if less else ok("all that are used are there")
 
 
 def _nested(facts: Facts) -> Verdict:
@@ -104,6 +130,7 @@ CHECKS = (
     Check("kvm-paging", "kvm", "-accel kvm: memory of guests at full speed", _paging),
     Check("kvm-device", "kvm", "-accel kvm", _device),
     Check("kvm-version", "kvm", "-accel kvm", _version),
+    Check("kvm-capabilities", "kvm", "-accel kvm, and what it can make faster", _capabilities),
     Check("kvm-guests", "kvm", "-accel kvm: that a guest really runs, not only that the device is there", _guests),
     Check("kvm-nested", "kvm", "hypervisors inside guests", _nested),
     Check("kvm-clock", "kvm", "guests' clocks that cost no exit", _clock),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PARTS = (
     "instar.cpr._descriptors",
     "instar.cpr._keeper",
+    "instar.cpu.kvm._run",
     "instar.cpu.rv64._core",
     "instar.virtio.queue",
 )
