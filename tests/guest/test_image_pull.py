@@ -142,7 +142,15 @@ def test_path_and_list_and_remove_agree(filled):
 
 
 @pytest.mark.parametrize(
-    "line", ["image pull ubuntu", "image path debian dtb", "image", "frobnicate", ""]
+    "line",
+    [
+        "image pull ubuntu",
+        "image pull debian --arch mips",
+        "image path debian dtb",
+        "image",
+        "frobnicate",
+        "",
+    ],
 )
 def test_command_line_that_is_wrong_is_one_sentence_and_status_2(tmp_path, line):
     status, output, errors = finished(instar(tmp_path, *line.split()))

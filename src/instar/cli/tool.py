@@ -62,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
     image = commands.add_parser("image", help="fetch, find and remove guest images")
     actions = image.add_subparsers(dest="action", required=True, metavar="ACTION")
     pull = _runs(actions.add_parser("pull", help="fetch an image unless it is here"), _pull)
-    pull.add_argument("name", choices=[debian.NAME])
+    pull.add_argument("name", choices=[edition.name for edition in debian.EDITIONS.values()])
+    pull.add_argument(
+        "--arch", choices=list(debian.EDITIONS), help="of image debian; default: riscv64"
+    )
     pull.add_argument(
         "--refresh", action="store_true", help="fetch again even if the image is here"
     )
@@ -177,12 +180,23 @@ def _version(options: argparse.Namespace) -> None:
 def _pull(options: argparse.Namespace) -> None:
     store = Store(default_root())
     with reporter(as_json=options.json) as report:
-        manifest, changed = debian.pull(store, report, refresh=options.refresh)
+        manifest, changed = debian.pull(
+            store, report, refresh=options.refresh, edition=_edition(options)
+        )
     if options.json:
         print(json.dumps({"event": "done", "changed": changed, **_described(store, manifest)}))
     else:
         state = "is ready" if changed else "is here already"
         print(f"image '{manifest.name}' {state}: {_contents(manifest)}")
+
+
+def _edition(options: argparse.Namespace) -> debian.Edition:
+    """Return the image that is meant: by its name, or ``debian`` and the architecture."""
+    for edition in debian.EDITIONS.values():
+        by_name = options.name == edition.name and options.arch in {None, edition.architecture}
+        if by_name or (options.name == debian.NAME and options.arch == edition.architecture):
+            return edition
+    raise ConfigError(f"image '{options.name}' is not for {options.arch}; nothing was fetched")
 
 
 def _path(options: argparse.Namespace) -> None:

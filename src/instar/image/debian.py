@@ -1,4 +1,4 @@
-"""The image ``debian``: Debian's stock riscv64 kernel and busybox, with our start script.
+"""The images ``debian`` and ``debian-amd64``: Debian's stock kernel and busybox, with our start script.
 
 Source: own.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from instar.errors import HostError
 from instar.image import apt, initramfs
@@ -18,35 +18,72 @@ if TYPE_CHECKING:
     from instar.image.apt import Progress
     from instar.image.store import Store, StoreWriter
 
-NAME = "debian"
 SUITE = "trixie"
-ARCHITECTURE = "riscv64"
-KERNEL = "linux-image-riscv64"  # depends on the current kernel's package
 BUSYBOX = "busybox-static"
-BOOT_MODULES = (
-    "virtio_mmio",
-)  # loaded always; the others when there is a device or a file system for them
-MODULES = (
-    *BOOT_MODULES,
+_VIRTIO = (
     "virtio_blk",
     "virtio_rng",
     "virtio_net",
     "vsock",
     "vmw_vsock_virtio_transport",
     "virtio_balloon",
-    "sunxi_wdt",
-    "ext4",
 )
-IMAGE_PACKAGE = re.compile(r"linux-image-\d[a-z0-9.+~-]*-riscv64")
 
 
-def pull(store: Store, progress: Progress, *, refresh: bool) -> tuple[Manifest, bool]:
-    """Bring the image into ``store`` unless it is there.
+class Edition(NamedTuple):
+    """An image for one architecture.
+
+    Attributes:
+        name: Of the image.
+        architecture: As Debian names it.
+        kernel: The package that depends on the current kernel's package.
+        package: What the current kernel's package is called.
+        file: What its kernel's name begins with, before the release.
+        at_boot: Modules that are loaded always.
+        modules: Those and the others, which are loaded when there is a device or a file system for them.
+    """
+
+    name: str
+    architecture: str
+    kernel: str
+    package: re.Pattern[str]
+    file: str
+    at_boot: tuple[str, ...]
+    modules: tuple[str, ...]
+
+
+RISCV64 = Edition(
+    name="debian",
+    architecture="riscv64",
+    kernel="linux-image-riscv64",
+    package=re.compile(r"linux-image-\d[a-z0-9.+~-]*-riscv64"),
+    file="vmlinux",
+    at_boot=("virtio_mmio",),
+    modules=("virtio_mmio", *_VIRTIO, "sunxi_wdt", "ext4"),
+)
+AMD64 = Edition(
+    name="debian-amd64",
+    architecture="amd64",
+    kernel="linux-image-cloud-amd64",  # a kernel for guests: virtio, no drivers of hardware
+    package=re.compile(r"linux-image-\d[a-z0-9.+~-]*-cloud-amd64"),
+    file="vmlinuz",
+    at_boot=("virtio_mmio", "button", "evdev"),
+    modules=("virtio_mmio", "button", "evdev", *_VIRTIO, "pvpanic_mmio", "ext4"),
+)
+EDITIONS = {edition.architecture: edition for edition in (RISCV64, AMD64)}
+NAME = RISCV64.name
+
+
+def pull(
+    store: Store, progress: Progress, *, refresh: bool, edition: Edition = RISCV64
+) -> tuple[Manifest, bool]:
+    """Bring an image into ``store`` unless it is there.
 
     Args:
         store: Where to.
         progress: Told what happens.
         refresh: Fetch again even if the image is there.
+        edition: Which image.
 
     Returns:
         The image, and whether anything was done.
@@ -56,88 +93,92 @@ def pull(store: Store, progress: Progress, *, refresh: bool) -> tuple[Manifest, 
         HostError: it could not be fetched, verified or written. The images are as before in each case.
     """
     with store.writing(lambda: progress("waiting for another pull", 0.0)) as writer:
-        old = None if refresh else _usable(store)
+        old = None if refresh else _usable(store, edition)
         if (
             old is not None
-            and old.recipe == initramfs.recipe(BOOT_MODULES)
+            and old.recipe == initramfs.recipe(edition.at_boot)
             and store.intact(old.initrd)
         ):
             return old, False
-        manifest = _fetch(writer, progress) if old is None else _rebuild(writer, old)
+        manifest = (
+            _fetch(writer, progress, edition) if old is None else _rebuild(writer, old, edition)
+        )
         writer.publish(manifest)
         if refresh:
             writer.sweep()
         return manifest, True
 
 
-def _usable(store: Store) -> Manifest | None:
+def _usable(store: Store, edition: Edition) -> Manifest | None:
     """Return the stored image if what was fetched for it is there, whole, and still what we want."""
-    if NAME not in store.names():
+    if edition.name not in store.names():
         return None
-    manifest = store.find(NAME)
-    if manifest is None or manifest.wanted != MODULES:
+    manifest = store.find(edition.name)
+    if manifest is None or manifest.wanted != edition.modules:
         return None
     fetched = [manifest.kernel, *(part.blob for part in manifest.parts)]
     return manifest if all(store.intact(blob) for blob in fetched) else None
 
 
-def _rebuild(writer: StoreWriter, old: Manifest) -> Manifest:
+def _rebuild(writer: StoreWriter, old: Manifest, edition: Edition) -> Manifest:
     """Make the initrd again from the files that are here; needs no network."""
     parts: list[tuple[str, int, bytes]] = []
     for part in old.parts:
         with open(writer.store.blob_path(part.blob), "rb") as stream:
             parts.append((part.path, part.permissions, stream.read()))
     return Manifest(
-        name=NAME,
+        name=edition.name,
         packages=old.packages,
-        recipe=initramfs.recipe(BOOT_MODULES),
+        recipe=initramfs.recipe(edition.at_boot),
         wanted=old.wanted,
         kernel=old.kernel,
-        initrd=writer.add_bytes(initramfs.build(parts, BOOT_MODULES)),
+        initrd=writer.add_bytes(initramfs.build(parts, edition.at_boot)),
         parts=old.parts,
     )
 
 
-def _fetch(writer: StoreWriter, progress: Progress) -> Manifest:
+def _fetch(writer: StoreWriter, progress: Progress, edition: Edition) -> Manifest:
     apt.tools()
     with writer.workspace() as folder:
         for name in ("apt", "debs", "files"):
             os.mkdir(os.path.join(folder, name))
         files = os.path.join(folder, "files")
-        debs = _download(os.path.join(folder, "apt"), os.path.join(folder, "debs"), progress)
+        debs = _download(folder, progress, edition)
         for number, deb in enumerate(debs.values()):
             progress("unpacking packages", 100.0 * number / len(debs))
             apt.unpack(deb, files)
         progress("building the initramfs", 0.0)
         release = _only(os.path.join(files, "usr/lib/modules"))
-        modules = ModuleTree(os.path.join(files, "usr/lib/modules", release)).load_order(MODULES)
+        modules = ModuleTree(os.path.join(files, "usr/lib/modules", release)).load_order(
+            edition.modules
+        )
         with open(os.path.join(files, "usr/bin/busybox"), "rb") as stream:
             parts = [("bin/busybox", 0o755, stream.read())]
         parts += [
             (f"lib/modules/{release}/{module.name}.ko", 0o644, module.data) for module in modules
         ]
         manifest = Manifest(
-            name=NAME,
+            name=edition.name,
             packages={package: _version(deb) for package, deb in debs.items()},
-            recipe=initramfs.recipe(BOOT_MODULES),
-            wanted=MODULES,
-            kernel=writer.add_file(os.path.join(files, "boot", f"vmlinux-{release}")),
-            initrd=writer.add_bytes(initramfs.build(parts, BOOT_MODULES)),
+            recipe=initramfs.recipe(edition.at_boot),
+            wanted=edition.modules,
+            kernel=writer.add_file(os.path.join(files, "boot", f"{edition.file}-{release}")),
+            initrd=writer.add_bytes(initramfs.build(parts, edition.at_boot)),
             parts=tuple(Part(path, mode, writer.add_bytes(data)) for path, mode, data in parts),
         )
         progress("building the initramfs", 100.0)
         return manifest
 
 
-def _download(private: str, into: str, progress: Progress) -> dict[str, str]:
-    source = apt.PrivateApt(private, ARCHITECTURE, progress)
+def _download(folder: str, progress: Progress, edition: Edition) -> dict[str, str]:
+    source = apt.PrivateApt(os.path.join(folder, "apt"), edition.architecture, progress)
     source.update(SUITE, apt.mirrors())
-    kernels = [name for name in source.depends(KERNEL) if IMAGE_PACKAGE.fullmatch(name)]
+    kernels = [name for name in source.depends(edition.kernel) if edition.package.fullmatch(name)]
     if not kernels:
         raise HostError(
-            f"Debian {SUITE}'s {KERNEL} depends on no kernel package; the images are as before"
+            f"Debian {SUITE}'s {edition.kernel} depends on no kernel package; the images are as before"
         )
-    return source.download([kernels[0], BUSYBOX], into)
+    return source.download([kernels[0], BUSYBOX], os.path.join(folder, "debs"))
 
 
 def _version(deb: str) -> str:
