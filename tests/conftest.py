@@ -21,17 +21,17 @@ def ticker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Debian:
-    """The pulled image of Debian: stock kernel, initramfs with busybox."""
+    """A pulled image of Debian: stock kernel, initramfs with busybox."""
 
-    def __init__(self) -> None:
-        self.kernel, self.initrd = (image_path(kind) for kind in ("kernel", "initrd"))
+    def __init__(self, image: str = "debian") -> None:
+        self.kernel, self.initrd = (image_path(image, kind) for kind in ("kernel", "initrd"))
 
     def arguments(self, append: str = "console=ttyS0 quiet") -> list[str]:
         return ["-kernel", self.kernel, "-initrd", self.initrd, "-append", append]
 
 
-def image_path(kind: str) -> str:
-    command = [Path(sys.executable).parent / "instar", "image", "path", "debian", kind]
+def image_path(image: str, kind: str) -> str:
+    command = [Path(sys.executable).parent / "instar", "image", "path", image, kind]
     return subprocess.check_output(command, text=True).strip()
 
 
@@ -39,6 +39,12 @@ def image_path(kind: str) -> str:
 def debian() -> Debian:
     """Debian's riscv64 kernel and our initramfs; ``make test`` has pulled them."""
     return Debian()
+
+
+@pytest.fixture(scope="session")
+def debian_amd64() -> Debian:
+    """Debian's cloud kernel for x86-64 and our initramfs; ``make test-kvm`` has pulled them."""
+    return Debian("debian-amd64")
 
 
 NOT_RUN = pytest.StashKey[dict[str, str]]()

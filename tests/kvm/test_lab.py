@@ -32,15 +32,14 @@ def test_kvm_is_the_real_one_for_this_processor():
 
 
 @pytest.mark.skipif(QEMU is None, reason="no qemu-system-x86_64: install qemu-system-x86")
-def test_qemu_microvm_with_kvm_boots_debian_to_a_program_of_ours():
-    kernel, initrd = os.environ["INSTAR_LAB_KERNEL"], os.environ["INSTAR_LAB_INITRD"]
+def test_qemu_microvm_with_kvm_boots_debian_to_a_program_of_ours(debian_amd64):
     append = 'console=ttyS0 panic=-1 quiet instar.run="uname -m" instar.poweroff'
     machine = "microvm,x-option-roms=off,isa-serial=on,rtc=on"
     done = subprocess.run(
         [
             *(str(QEMU), "-accel", "kvm", "-M", machine, "-bios", "qboot.rom", "-cpu", "host"),
             *("-m", "256M", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", append),
+            *("-serial", "stdio", *debian_amd64.arguments(append)),
         ],
         stdin=subprocess.DEVNULL,
         capture_output=True,

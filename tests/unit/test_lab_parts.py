@@ -11,7 +11,7 @@ from instar.image import cpio
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from lab import images, machine, main
 
-IMAGES = images.Images("/c/kernel", "/c/initrd", "/c/guest_kernel", "/c/guest_initrd")
+IMAGES = images.Images("/c/kernel", "/c/initrd")
 DEAD = machine.Ending(-1, died="QEMU ended with status 1 before the job did")
 
 
@@ -44,17 +44,15 @@ def test_command_shows_the_host_read_only():
 
 def test_job_script_passes_words_and_folder_through_the_shell_unchanged():
     words = ["python", "-k", "a b", "$HOME", "it's"]
-    script = machine.job_script(words, "/my tree", IMAGES, colored=False)
+    script = machine.job_script(words, "/my tree", colored=False)
     last = script.splitlines()[-1]
     assert shlex.split(last) == ["exec", *words]
     assert "cd '/my tree' || exit 3" in script
     assert "PY_COLORS" not in script
 
 
-def test_job_script_says_where_the_guests_images_are():
-    script = machine.job_script(["true"], "/r", IMAGES, colored=True)
-    assert "export INSTAR_LAB_KERNEL=/c/guest_kernel" in script
-    assert "export PY_COLORS=1" in script
+def test_job_script_for_a_terminal_asks_for_colors():
+    assert "export PY_COLORS=1" in machine.job_script(["true"], "/r", colored=True)
 
 
 @pytest.mark.parametrize("status", [0, 1, 5])
@@ -109,7 +107,7 @@ def test_job_is_tried_again_only_when_its_machine_died(tmp_path, endings, status
     assert machines.folders == folders
 
 
-def test_first_initrd_has_modules_in_the_order_of_loading():
-    made = images.first_initrd(b"busybox", [("netfs", b"1"), ("9p", b"2")])
+def test_initrd_has_modules_in_the_order_of_loading():
+    made = images.initrd(b"busybox", [("netfs", b"1"), ("9p", b"2")])
     assert made.index(b"modules/000-netfs.ko") < made.index(b"modules/001-9p.ko")
     assert len(made) % cpio.BLOCK == 0

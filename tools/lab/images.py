@@ -1,7 +1,6 @@
-"""Kernels and initramfs images of the lab, from Debian's packages, verified by apt; kept under a hash of their recipe.
+"""Kernel and initramfs of the lab's machine, from Debian's packages, verified by apt; kept by a hash of their recipe.
 
-The first machine runs Debian's full kernel: the cloud kernel has no 9p, by which it gets its root, the host's own.
-The guests in it run the cloud kernel with busybox, as ``instar image pull`` makes it.
+It is Debian's full kernel: the cloud kernel has no 9p, by which the machine gets its root, the host's own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from debian_packages import CACHE
 
 from instar.errors import HostError
-from instar.image import apt, cpio, initramfs
+from instar.image import apt, cpio
 from instar.image.kmodules import ModuleTree
 
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, float], None]
 
-LAYOUT = 1  # raised when this module makes something else of the same files
+LAYOUT = 2  # raised when this module makes something else of the same files
 SUITE = "trixie"
 ARCHITECTURE = "amd64"
 BUSYBOX = "busybox-static"
-FIRST_KERNEL = "linux-image-amd64"
-FIRST_MODULES = (
+KERNEL = "linux-image-amd64"
+MODULES = (
     "virtio_pci",
     "9p",
     "9pnet_virtio",
@@ -38,16 +37,6 @@ FIRST_MODULES = (
     "vhost_net",
     "vhost_vsock",
 )
-GUEST_KERNEL = "linux-image-cloud-amd64"
-GUEST_BOOT = ("virtio_mmio",)
-GUEST_MODULES = (
-    *GUEST_BOOT,
-    "virtio_blk",
-    "virtio_rng",
-    "virtio_net",
-    "vmw_vsock_virtio_transport",
-    "virtio_balloon",
-)
 FOLDERS = ("bin", "dev", "proc", "host", "memory", "root", "modules")
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -56,16 +45,12 @@ class Images(NamedTuple):
     """Paths of what boots.
 
     Attributes:
-        kernel: Of the first machine.
-        initrd: Of the first machine.
-        guest_kernel: Debian's cloud kernel, for guests.
-        guest_initrd: busybox and modules, for guests.
+        kernel: Debian's.
+        initrd: busybox, modules, and our scripts.
     """
 
     kernel: str
     initrd: str
-    guest_kernel: str
-    guest_initrd: str
 
 
 def bring(progress: Progress) -> Images:
@@ -99,16 +84,15 @@ def recipe() -> str:
     plan = {
         "layout": LAYOUT,
         "suite": SUITE,
-        "first": [FIRST_KERNEL, *FIRST_MODULES],
-        "guest": [GUEST_KERNEL, *GUEST_MODULES],
+        "packages": [KERNEL, BUSYBOX],
+        "modules": MODULES,
         "scripts": [_script(name).decode() for name in ("init", "supervise")],
-        "initramfs": initramfs.recipe(GUEST_BOOT),
     }
     return hashlib.sha256(json.dumps(plan).encode()).hexdigest()
 
 
-def first_initrd(busybox: bytes, modules: list[tuple[str, bytes]]) -> bytes:
-    """Return the first machine's initramfs.
+def initrd(busybox: bytes, modules: list[tuple[str, bytes]]) -> bytes:
+    """Return the machine's initramfs.
 
     Args:
         busybox: A static one.
@@ -136,39 +120,28 @@ def _make(work: str, progress: Progress) -> None:
         os.mkdir(folder)
     source = apt.PrivateApt(folders["apt"], ARCHITECTURE, progress)
     source.update(SUITE, apt.mirrors())
-    kernels = [_kernel_package(source, name) for name in (FIRST_KERNEL, GUEST_KERNEL)]
-    debs = source.download([*kernels, BUSYBOX], folders["debs"])
+    package = _kernel_package(source)
+    debs = source.download([package, BUSYBOX], folders["debs"])
     for number, deb in enumerate(debs.values()):
         progress("unpacking packages", 100.0 * number / len(debs))
         apt.unpack(deb, folders["files"])
-    first, guest = (name.removeprefix("linux-image-") for name in kernels)
-    busybox = _read(folders["files"], "usr/bin/busybox")
-    guest_parts = [("bin/busybox", 0o755, busybox)]
-    guest_parts += [
-        (f"lib/modules/{guest}/{name}.ko", 0o644, data)
-        for name, data in _modules(folders["files"], guest, GUEST_MODULES)
-    ]
+    release = package.removeprefix("linux-image-")
+    tree = ModuleTree(os.path.join(folders["files"], "usr/lib/modules", release))
+    modules = [(module.name, module.data) for module in tree.load_order(MODULES)]
     made = {
-        "kernel": _read(folders["files"], f"boot/vmlinuz-{first}"),
-        "initrd": first_initrd(busybox, _modules(folders["files"], first, FIRST_MODULES)),
-        "guest_kernel": _read(folders["files"], f"boot/vmlinuz-{guest}"),
-        "guest_initrd": initramfs.build(guest_parts, GUEST_BOOT),
+        "kernel": _read(folders["files"], f"boot/vmlinuz-{release}"),
+        "initrd": initrd(_read(folders["files"], "usr/bin/busybox"), modules),
     }
     for name, data in made.items():
         with open(os.path.join(folders["made"], name), "wb") as stream:
             stream.write(data)
 
 
-def _kernel_package(source: apt.PrivateApt, name: str) -> str:
-    found = [package for package in source.depends(name) if package.startswith("linux-image-")]
+def _kernel_package(source: apt.PrivateApt) -> str:
+    found = [package for package in source.depends(KERNEL) if package.startswith("linux-image-")]
     if not found:
-        raise HostError(f"Debian {SUITE}'s {name} depends on no kernel package")
+        raise HostError(f"Debian {SUITE}'s {KERNEL} depends on no kernel package")
     return found[0]
-
-
-def _modules(files: str, release: str, names: tuple[str, ...]) -> list[tuple[str, bytes]]:
-    tree = ModuleTree(os.path.join(files, "usr/lib/modules", release))
-    return [(module.name, module.data) for module in tree.load_order(names)]
 
 
 def _script(name: str) -> bytes:

@@ -76,7 +76,7 @@ def command(qemu: str, images: Images, folder: str, memory_mib: int) -> list[str
     ]
 
 
-def job_script(words: Sequence[str], root: str, images: Images, *, colored: bool) -> str:
+def job_script(words: Sequence[str], root: str, *, colored: bool) -> str:
     """Return what the machine runs: the job's words in the project's folder, with what it needs to know of the host."""
     path = os.pathsep.join(
         [
@@ -88,15 +88,9 @@ def job_script(words: Sequence[str], root: str, images: Images, *, colored: bool
     )
     known = {name: os.environ[name] for name in INHERITED if name in os.environ}
     known |= {"PATH": path, "PYTHONUNBUFFERED": "1", "TERM": "dumb", "TMPDIR": "/run/lab/tmp"}
-    known |= guest_settings(images)
     known |= {"PY_COLORS": "1"} if colored else {}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(known.items())]
     return "\n".join([*lines, f"cd {shlex.quote(root)} || exit 3", f"exec {shlex.join(words)}\n"])
-
-
-def guest_settings(images: Images) -> dict[str, str]:
-    """Return what a job's environment says about the guests' images."""
-    return {"INSTAR_LAB_KERNEL": images.guest_kernel, "INSTAR_LAB_INITRD": images.guest_initrd}
 
 
 def boot(line: Sequence[str], folder: str, limits: Limits, say: Callable[[str], None]) -> Ending:

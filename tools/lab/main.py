@@ -21,10 +21,16 @@ from lab import images, machine
 from instar.cli.doctor.kvm import guests_cannot_run
 from instar.cli.progress import reporter
 from instar.errors import ConfigError, HostError, InstarError
-from instar.image import apt
+from instar.image import debian
+from instar.image.store import Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import TypeVar
+
+    from instar.image.apt import Progress
+
+    T = TypeVar("T")
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LOGS = os.path.join(CACHE, "lab", "logs")
@@ -67,8 +73,8 @@ def main(words: Sequence[str]) -> int:
         job = options.job if options.command else pytest_line(options.job)
         why = guests_cannot_run()
         if options.where == "here" or (options.where == "auto" and not why):
-            environment = os.environ | machine.guest_settings(bring_images())
-            return subprocess.run(job, cwd=ROOT, env=environment, check=False).returncode
+            bring(pull_guests)
+            return subprocess.run(job, cwd=ROOT, check=False).returncode
         if options.where == "auto":
             say(f"{why}; so a machine is emulated that has KVM")
         return in_lab(job, options)
@@ -83,14 +89,18 @@ def main(words: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def bring_images() -> images.Images:
-    """Return the kernels and initramfs images, made now if they are not here."""
+def bring(fetch: Callable[[Progress], T]) -> T:
+    """Return what ``fetch`` returns, which gets something from Debian unless it is here."""
     try:
-        apt.tools()
-    except ConfigError as exc:
+        with reporter(as_json=False) as report:
+            return fetch(report)
+    except ConfigError as exc:  # apt's tools, Debian's keyring
         raise MissingError(str(exc)) from exc
-    with reporter(as_json=False) as report:
-        return images.bring(report)
+
+
+def pull_guests(progress: Progress) -> None:
+    """Bring the image that guests in tests boot, as 'instar image pull debian-amd64' does."""
+    debian.pull(Store(default_root()), progress, refresh=False, edition=debian.AMD64)
 
 
 def pytest_line(words: Sequence[str]) -> list[str]:
@@ -105,9 +115,10 @@ def in_lab(job: Sequence[str], options: argparse.Namespace) -> int:
         raise MissingError(f"there is no {machine.QEMU} on this machine").hint(
             "'make venv' fetches it on Debian; as root 'apt-get install qemu-system-x86' does"
         )
-    found = bring_images()
+    bring(pull_guests)
+    found = bring(images.bring)
     limits = machine.Limits(options.boot_limit, options.limit)
-    script = machine.job_script(job, ROOT, found, colored=sys.stdout.isatty())
+    script = machine.job_script(job, ROOT, colored=sys.stdout.isatty())
 
     def boot(folder: str) -> machine.Ending:
         with open(os.path.join(folder, "job.sh"), "w", encoding="utf-8") as stream:
