@@ -47,14 +47,15 @@ def debian_amd64() -> Debian:
     return Debian("debian-amd64")
 
 
+HERE = Path(__file__).resolve().parent
 NOT_RUN = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out a module that cannot run here."""
-    folder, name = collection_path.parts[-2:]
-    name = f"{folder}/{name}"
-    why = NEEDS.get(name, NEEDS.get(f"{folder}/", str))()
+    path = collection_path.relative_to(HERE)
+    name = path.as_posix()
+    why = NEEDS.get(name, NEEDS.get(f"{path.parent}/", str))()
     if why:
         config.stash.setdefault(NOT_RUN, {})[name] = why
         return True
