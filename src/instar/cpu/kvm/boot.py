@@ -2,7 +2,7 @@
 
 Each returns ``struct kvm_sregs`` and ``struct kvm_regs``; tables and code are the board's, in guest RAM.
 
-Source: AMD64 Architecture Programmer's Manual 2, 14.1.3 (processor state after reset) and 4.8 (descriptors); Linux
+Source: AMD64 Architecture Programmer's Manual 2, 4.8 (descriptors); Linux
 Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"; Xen docs/misc/pvh.pandoc, "Xen/x86 PVH: Booting".
 """
 
@@ -18,24 +18,16 @@ if TYPE_CHECKING:
 CR0_PE: Final = 1 << 0
 CR0_ET: Final = 1 << 4
 CR0_NE: Final = 1 << 5
-CR0_CD_NW: Final = 3 << 29
 CR0_PG: Final = 1 << 31
 CR4_PAE: Final = 1 << 5
 EFER_LME_LMA: Final = 1 << 8 | 1 << 10
 RFLAGS: Final = 2  # the bit that is always set; interrupts are off
-_APIC_BASE: Final = 0xFEE00000
-_APIC_ENABLED: Final = 1 << 11
-_APIC_FIRST: Final = 1 << 8  # the bootstrap processor
+_APIC: Final = 0xFEE00000 | 1 << 11 | 1 << 8  # where it is, enabled, the bootstrap processor's
 _ALL: Final = 0xFFFFFFFF
 _CODE: Final = 0xB  # execute, read, accessed
 _DATA: Final = 0x3  # read, write, accessed
 _LDT: Final = 0x2
 _TSS: Final = 0xB  # busy, of 32 or 64 bits
-
-
-def apic_base(*, first: bool) -> int:
-    """Return IA32_APIC_BASE after power-on."""
-    return _APIC_BASE | _APIC_ENABLED | (_APIC_FIRST if first else 0)
 
 
 def registers(named: Mapping[str, int]) -> bytes:
@@ -44,28 +36,12 @@ def registers(named: Mapping[str, int]) -> bytes:
     return uapi.REGS.pack(*(values.get(name, 0) for name in uapi.REG_NAMES))
 
 
-def power_on(*, first: bool, signature: int) -> tuple[bytes, bytes]:
-    """Return a vCPU at its reset vector in real mode; all but the first wait for a start-up message.
-
-    Args:
-        first: It is the bootstrap processor.
-        signature: CPUID 1 EAX, which a processor finds in its EDX.
-    """
-    code = _segment(0xF000, _CODE, base=0xFFFF0000, limit=0xFFFF)
-    data = _segment(0, _DATA, limit=0xFFFF)
-    system = _segment(0, _TSS, s=0, limit=0xFFFF) + _segment(0, _LDT, s=0, limit=0xFFFF)
-    tables = 2 * uapi.DTABLE.pack(0, 0xFFFF)
-    control = uapi.CONTROL.pack(CR0_ET | CR0_CD_NW, 0, 0, 0, 0, 0, apic_base(first=first))
-    sregs = code + 5 * data + system + tables + control + bytes(32)
-    return sregs, registers({"rip": 0xFFF0, "rdx": signature})
-
-
 def real(entry: int) -> tuple[bytes, bytes]:
     """Return a vCPU in real mode with all segments at 0; ``entry`` is below 64 KiB."""
     data = _segment(0, _DATA, limit=0xFFFF)
     system = _segment(0, _TSS, s=0, limit=0xFFFF) + _segment(0, _LDT, s=0, limit=0xFFFF)
     tables = 2 * uapi.DTABLE.pack(0, 0x3FF)
-    control = uapi.CONTROL.pack(CR0_ET, 0, 0, 0, 0, 0, apic_base(first=True))
+    control = uapi.CONTROL.pack(CR0_ET, 0, 0, 0, 0, 0, _APIC)
     code = _segment(0, _CODE, limit=0xFFFF)
     return code + 5 * data + system + tables + control + bytes(32), registers({"rip": entry})
 
@@ -79,7 +55,7 @@ def protected(entry: int, named: Mapping[str, int]) -> tuple[bytes, bytes]:
     """
     code = _segment(8, _CODE, db=1, g=1, limit=_ALL)
     data = _segment(16, _DATA, db=1, g=1, limit=_ALL)
-    control = uapi.CONTROL.pack(CR0_PE | CR0_ET, 0, 0, 0, 0, 0, apic_base(first=True))
+    control = uapi.CONTROL.pack(CR0_PE | CR0_ET, 0, 0, 0, 0, 0, _APIC)
     sregs = code + 5 * data + _system() + 2 * uapi.DTABLE.pack(0, 0) + control + bytes(32)
     return sregs, registers({**named, "rip": entry})
 
@@ -104,7 +80,7 @@ def long_mode(
         CR4_PAE,
         0,
         EFER_LME_LMA,
-        apic_base(first=True),
+        _APIC,
     )
     tables = uapi.DTABLE.pack(*gdt) + uapi.DTABLE.pack(0, 0)
     sregs = code + 5 * data + _system() + tables + control + bytes(32)
