@@ -453,6 +453,70 @@ def test_strangers_at_both_sockets_of_a_target_are_sent_away(pair: Pair) -> None
         assert alive(target.process.pid)
 
 
+# What is sent while the guest runs
+
+
+AHEAD = {
+    "a target that does not know of it": (
+        "import instar.migration.arrival as a\nsay = a.Arrival._say\n"
+        "def old(self, sock, record): record.pop('previews', 0); return say(self, sock, record)\n"
+        "a.Arrival._say = old\n"
+    ),
+    "a target that cannot take it": (
+        "import instar.migration.preview as p\np.take = lambda *a: None\n"
+    ),
+    "a target that answers nonsense": (
+        "import instar.migration.arrival as a\na.ANSWER = 'nonsense'\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", AHEAD)
+def test_transfer_without_a_look_ahead_sends_everything(
+    pair: Pair, tmp_path: Path, what: str
+) -> None:
+    with pair.target() as target:
+        short = pair.transfer()["ram"]["transferred"]
+        target.connect().console.wait(b"tick")
+        again = Pair(target)
+        with again.target(program=faulty(tmp_path, AHEAD[what])) as other:
+            assert again.transfer()["ram"]["transferred"] > 1.3 * short
+            other.connect().console.wait(b"tick")
+
+
+FORGETS = (
+    "import instar.migration.migration as m\nfull = m.Migration.with_preview\n"
+    "def bad(self, *a): self._previewed = None; return full(self, *a)\n"
+)
+LOSES = {
+    "target that forgets it": (
+        FORGETS + "m.Migration.with_preview = bad\n",
+        "did not come; nothing was loaded",
+    ),
+    "target that ends while it looks": (
+        "import os\nimport instar.migration.preview as p\np.take = lambda *a: os._exit(0)\n",
+        "the other program hung up",
+    ),
+    "target that hangs while it looks": (
+        "import time\nimport instar.migration.preview as p\np.take = lambda *a: time.sleep(60)\n",
+        "did not answer within 3000 ms",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LOSES)
+def test_failure_of_the_look_ahead_leaves_the_guest_where_it_is(
+    pair: Pair, tmp_path: Path, what: str
+) -> None:
+    patch, text = LOSES[what]
+    before = pair.vm.footprint()
+    with pair.target(program=faulty(tmp_path, patch)) as target:
+        assert text in pair.fail()
+        target.process.kill()
+    assert pair.vm.footprint() == before
+    assert_transfers(pair)
+
+
 def test_two_transfers_in_a_row_and_an_update_in_between(ticker: Path) -> None:
     with Vm("-kernel", str(ticker)) as first:
         first.console.wait(b"tick 1")

@@ -8,6 +8,10 @@ from __future__ import annotations
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import registry
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 
 def readable_versions() -> dict[str, tuple[int, int]]:
     """Return the oldest and the newest version that this program reads (and writes) of every state it knows."""
@@ -33,3 +37,9 @@ def versions_for(announced: object) -> dict[str, int]:
             case _:
                 raise StateInvalidError(f"the reader's versions of {name} are not a range")
     return wanted
+
+
+def not_current(versions: Mapping[str, int]) -> dict[str, int]:
+    """Return those that are not what this program writes anyway: with none of them writing is shorter."""
+    current = {name: newest for name, (_, newest) in readable_versions().items()}
+    return {name: version for name, version in versions.items() if version != current.get(name)}

@@ -23,6 +23,7 @@ from instar.cpr.versions import readable_versions
 from instar.errors import HostError
 from instar.migration.channels import MAIN_FD, SocketAddress
 from instar.migration.exchange import WAITING
+from instar.migration.preview import ANSWER, LENGTH, MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,7 @@ class Arrival:
         self._clients: dict[int, _Client] = {}
         self._line: socket.socket | None = None
         self._on_state: Callable[[], object] = bool
+        self._on_preview: Callable[[int], bool] = bool
         self._on_lost: Callable[[str], object] = bool
 
     def watch(self, loop: Loop, on_lost: Callable[[str], object]) -> None:
@@ -72,17 +74,25 @@ class Arrival:
         """Tell the source that somebody decides when this program is ready."""
         self._say(self._cpr, {WAITING: True})
 
-    def listen(self, address: SocketAddress, on_state: Callable[[], object]) -> None:
+    def listen(
+        self,
+        address: SocketAddress,
+        on_state: Callable[[], object],
+        on_preview: Callable[[int], bool],
+    ) -> None:
         """Tell the source that this program is ready, and wait for the state.
 
         Args:
             address: Where the main channel is.
             on_state: Called when all state lies in the memfd ``migration/main`` of the table.
+            on_preview: Called with a memfd when a state was sent ahead (:mod:`instar.migration.preview`); returns
+                whether it is of use.
 
         Raises:
             HostError: Nothing can listen there.
         """
         self._on_state = on_state
+        self._on_preview = on_preview
         self._place = address.place
         try:
             listener = self._listener = socket.socket(fileno=self._place.listen().detach())
@@ -94,6 +104,7 @@ class Arrival:
             self._cpr,
             {
                 "program": VERSION,
+                "previews": True,
                 "reads": {name: list(v) for name, v in readable_versions().items()},
             },
         )
@@ -154,6 +165,9 @@ class Arrival:
     def _read(self, client: _Client) -> None:
         try:
             finished = client.read()
+            if client.preview >= 0:
+                self._look_ahead(client)
+                return
         except (PeerError, OSError) as e:
             log.warning(
                 f"cpr-transfer: somebody connected to the main channel: {e}; it goes on waiting"
@@ -166,9 +180,16 @@ class Arrival:
         self._get_loop().unwatch(self._cpr.fileno())  # if the source is gone now, this one goes on
         del self._clients[client.sock.fileno()]
         self._line = client.sock
-        self.stop_listening()
         self.transferred.fds.save(*MAIN_FD, client.memfd, kind="memfd", owner="migration")
         self._on_state()
+        self.stop_listening()  # by now the guest runs, or this program ends
+
+    def _look_ahead(self, client: _Client) -> None:
+        fd, client.preview = client.preview, -1
+        try:
+            self._say(client.sock, {ANSWER: self._on_preview(fd)})
+        finally:
+            os.close(fd)
 
     def _drop(self, client: _Client) -> None:
         self._get_loop().unwatch(client.sock.fileno())
@@ -187,39 +208,82 @@ class Arrival:
 
 
 class _Client:
-    """Somebody who says to be the source: it has to say the nonce first."""
+    """Somebody who says to be the source: it has to say the nonce first.
+
+    Attributes:
+        sock: The connection.
+        memfd: Where the state goes.
+        preview: A memfd with what was sent ahead, once it is whole; -1: there is none, or it was taken.
+    """
 
     def __init__(self, sock: socket.socket, nonce: bytes) -> None:
         self.sock = sock
         self.memfd = os.memfd_create("instar-migration", os.MFD_CLOEXEC)
+        self.preview = -1
         self._nonce = nonce
-        self._head = b""
+        self._head = b""  # what came until it is known what comes
+        self._known = False
         self._size = 0
 
     def read(self) -> bool:
-        """Take what has come; true at the end.
+        """Take what has come; true at the end. It returns early with a preview.
 
         Raises:
             PeerError: It is not the source, or sends too much.
             OSError: The connection broke, or the host has no memory.
         """
-        while True:
-            missing = len(self._nonce) - len(self._head)
+        while self.preview < 0:
             try:
-                data = self.sock.recv(missing or _TURN)
+                data = self.sock.recv(_TURN if self._known else self._missing())
             except BlockingIOError:
                 return False
-            if missing:
-                self._head += data
-                if not data or not self._nonce.startswith(self._head):
-                    raise PeerError("it is not the program that has the guest")
-            elif not data:
-                return True
+            if not data:
+                return self._end()
+            if self._known:
+                self._keep(data)
             else:
-                self._size += len(data)
-                if self._size > _MAX_STATE:
-                    raise PeerError(f"more than {_MAX_STATE} bytes of state")
-                os.write(self.memfd, data)
+                self._head += data
+                self._look()
+        return False
+
+    def _missing(self) -> int:
+        """Return how many bytes it takes to know what comes; a preview belongs to them."""
+        start = len(self._nonce)
+        needed = start + len(MARK)
+        if self._head[start:needed] == MARK:
+            needed += LENGTH
+            if len(self._head) >= needed:
+                size = int.from_bytes(self._head[needed - LENGTH : needed], "little")
+                if size > _MAX_STATE:
+                    raise PeerError(f"a preview of {size} bytes, limit {_MAX_STATE}")
+                needed += size
+        return needed - len(self._head)
+
+    def _look(self) -> None:
+        start = len(self._nonce)
+        if not self._nonce.startswith(self._head[:start]):
+            raise PeerError("it is not the program that has the guest")
+        if self._missing():
+            return
+        self._known = True
+        first, rest = self._head[start : start + len(MARK)], self._head[start + len(MARK) :]
+        self._head = b""
+        if first == MARK:
+            self.preview = os.memfd_create("instar-preview", os.MFD_CLOEXEC)
+            os.write(self.preview, rest[LENGTH:])
+        else:
+            self._keep(first)
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > _MAX_STATE:
+            raise PeerError(f"more than {_MAX_STATE} bytes of state")
+        os.write(self.memfd, data)
+
+    def _end(self) -> bool:
+        if not self._known:
+            raise PeerError("it is not the program that has the guest")
+        return True
 
     def close(self) -> None:
         """Forget it."""

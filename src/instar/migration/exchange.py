@@ -108,6 +108,34 @@ class Exchange:
         self._on_end()
 
 
+class BytesSender:
+    """Send bytes over a socket.
+
+    Args:
+        sock: Not blocking.
+        data: What to send.
+    """
+
+    def __init__(self, sock: socket.socket, data: bytes) -> None:
+        self._sock = sock
+        self._left = memoryview(data)
+
+    def send(self) -> bool:
+        """Send what the socket takes; true when everything is out.
+
+        Raises:
+            PeerError: The other program is gone.
+        """
+        try:
+            while self._left:
+                self._left = self._left[self._sock.send(self._left, socket.MSG_NOSIGNAL) :]
+        except BlockingIOError:
+            return False
+        except OSError as e:
+            raise PeerError(f"the target is gone: {os.strerror(e.errno or 0)}") from e
+        return True
+
+
 class FileSender:
     """Send a memfd over a socket, then say that nothing more comes.
 
@@ -119,8 +147,8 @@ class FileSender:
 
     def __init__(self, sock: socket.socket, first: bytes, fd: int) -> None:
         self._sock = sock
-        data = os.pread(fd, os.fstat(fd).st_size, 0)
-        self._left = memoryview(first + data)
+        self._over = False
+        self._data = BytesSender(sock, first + os.pread(fd, os.fstat(fd).st_size, 0))
 
     def send(self) -> bool:
         """Send what the socket takes; true when everything is out.
@@ -128,12 +156,13 @@ class FileSender:
         Raises:
             PeerError: The other program is gone.
         """
-        try:
-            while self._left:
-                self._left = self._left[self._sock.send(self._left, socket.MSG_NOSIGNAL) :]
-            self._sock.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
+        if self._over:
+            return True
+        if not self._data.send():
             return False
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            self._over = True
         except OSError as e:
             raise PeerError(f"the target is gone: {os.strerror(e.errno or 0)}") from e
         return True

@@ -105,7 +105,8 @@ class Incoming:
                 *migration.host.things(),
             ]
             fds = None if self._adopted is None else self._adopted.fds
-            self._loaded = read_sections(self._reader, things, fds)
+            loaded = read_sections(self._reader, things, fds)
+            self._loaded = migration.with_preview(loaded, self._reader.manifest.info)
             if not self._reader.manifest.bulk:
                 self._reader.finish()  # the end mark: a state that is cut short is refused as a whole
         except BaseException:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from instar.migration.arrival import Arrival
     from instar.migration.outgoing import Outgoing
     from instar.migration.report import Report
+    from instar.migration.sections import Loaded
     from instar.migration.status import Status
     from instar.stateful import Stateful
 
@@ -118,6 +119,7 @@ class Migration:
         self._waiting = False  # an incoming migration may be started
         self._exit_on_error = True
         self._arrival: Arrival | None = None  # cpr-transfer: who waits for the state
+        self._previewed: Loaded | None = None  # cpr-transfer: what was sent while the guest ran
         self._warm = False
         self._when_warm: Callable[[], object] | None = (
             None  # ... and begins to when this program has settled
@@ -419,9 +421,32 @@ class Migration:
                 self.incoming_failed(e)
 
         self._waiting = False
-        self._when_warm = lambda: arrival.listen(main, arrived)
+
+        def looks_ahead(fd: int) -> bool:
+            from instar.migration import preview  # noqa: PLC0415 - nobody resumes into this
+
+            self._previewed = preview.take(self, fd, arrival.transferred.fds)
+            return self._previewed is not None
+
+        self._when_warm = lambda: arrival.listen(main, arrived, looks_ahead)
         if self._warm:
             self._begin_to_listen()
+
+    def with_preview(self, loaded: Loaded, info: Mapping[str, object]) -> Loaded:
+        """Return all state: what was ``loaded`` now, and what of it came while the guest still ran (cpr-transfer).
+
+        Args:
+            loaded: Read and checked.
+            info: Of the manifest that it came with.
+
+        Raises:
+            StateInvalidError: something should have come that did not; nothing was loaded.
+        """
+        if "same" not in info:
+            return loaded
+        from instar.migration import preview  # noqa: PLC0415 - nobody resumes into this
+
+        return preview.completed(self._previewed, loaded, info["same"])
 
     @property
     def arrives(self) -> bool:

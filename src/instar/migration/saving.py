@@ -15,13 +15,16 @@ from instar.migration.sections import KEPT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any, Final
 
     from instar.cpr.fds import Fds
     from instar.cpr.state import State
     from instar.cpr.writer import Writer
     from instar.stateful import Stateful
+
+    # Object id, state's name, version, record, versions of the states inside.
+    Section = tuple[str, str, int, states.Record, dict[str, int]]
 
 _UNWRITTEN: Final = "nothing was written"
 
@@ -51,6 +54,18 @@ def write_sections(
 
     What a step down loses is said by a warning; :func:`losses_of` tells it beforehand.
     """
+    for section in sections(things, fds, versions, peek=peek):
+        writer.add(*section)
+
+
+def sections(
+    things: Iterable[Stateful],
+    fds: Fds,
+    versions: Mapping[str, int] | None = None,
+    *,
+    peek: bool = False,
+) -> Iterator[Section]:
+    """Yield every object's state, as ``Writer.add`` takes it; as :func:`write_sections`, which see."""
     wanted = versions or {}
     for thing in things:
         cls = thing.state_class
@@ -59,7 +74,7 @@ def write_sections(
         inner = states.inner(cls, version)
         record = _record(thing, fds, wanted, peek=peek)
         inside = {name: wanted.get(name, one.state_version) for name, one in inner.items()}
-        writer.add(thing.state_id, cls.state_name, version, record, inside)
+        yield thing.state_id, cls.state_name, version, record, inside
 
 
 def _record(

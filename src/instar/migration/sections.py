@@ -96,24 +96,24 @@ def _keep(thing: Stateful, loaded: State) -> None:
 class Loaded:
     """State objects that were read and checked, not yet given to the machine."""
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("pairs",)
 
     def __init__(self, pairs: list[tuple[Stateful, State]]) -> None:
-        self._pairs = pairs
+        self.pairs = pairs
 
     def kept(self) -> list[str]:
         """Return the optional fields that this program does not know and keeps, as ``"plic.name"``."""
         return [
             ".".join(filter(None, (thing.state_id, path, name)))
-            for thing, loaded in self._pairs
+            for thing, loaded in self.pairs
             for path, fields in states.kept(loaded).items()
             for name in fields
         ]
 
     def replace(self, newer: Loaded) -> None:
         """Take the states that ``newer`` has in the place of those of the same objects here."""
-        by_id = {thing.state_id: loaded for thing, loaded in newer._pairs}
-        self._pairs = [(thing, by_id.get(thing.state_id, loaded)) for thing, loaded in self._pairs]
+        by_id = {thing.state_id: loaded for thing, loaded in newer.pairs}
+        self.pairs = [(thing, by_id.get(thing.state_id, loaded)) for thing, loaded in self.pairs]
 
     def apply(self) -> None:
         """Hand every object its state, then let each recompute its outputs."""
@@ -122,13 +122,13 @@ class Loaded:
 
     def hand_over(self) -> None:
         """Do the first half of :meth:`apply`."""
-        for thing, loaded in self._pairs:
+        for thing, loaded in self.pairs:
             _keep(thing, loaded)  # before the object changes what it is given
             thing.load_state(loaded)
 
     def go_on(self) -> None:
         """Do the second half of :meth:`apply`."""
-        for thing, _ in self._pairs:
+        for thing, _ in self.pairs:
             post_load: Any = getattr(thing, "post_load", None)
             if post_load is not None:
                 post_load()

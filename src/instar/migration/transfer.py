@@ -9,10 +9,11 @@ Not on the resume path. Source: own; names and order of events as QEMU's; docs/d
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from instar import log
+from instar import log, signals
 from instar._version import VERSION
 from instar.cpr.adopted import LEASE
 from instar.cpr.errors import PeerError, UpdateAbortedError, UpdateRefusedError
@@ -21,14 +22,15 @@ from instar.cpr.lease import WORK, Lease
 from instar.cpr.lifecycle import WAIT, Row, Table
 from instar.cpr.rival import Rival, take_back
 from instar.cpr.transfer import TransferCarrier, reason_in
-from instar.cpr.versions import versions_for
+from instar.cpr.versions import not_current, versions_for
 from instar.cpr.writer import Writer
 from instar.errors import CommandError, ConfigError, HostError, InstarError
 from instar.migration.channels import Address
 from instar.migration.copies import find_losses, guest_things, sentences, written_otherwise
-from instar.migration.exchange import Exchange, FileSender, connect
+from instar.migration.exchange import BytesSender, Exchange, FileSender, connect
 from instar.migration.identity import KEY
 from instar.migration.outgoing import Outgoing
+from instar.migration.preview import ANSWER, Preview
 from instar.migration.saving import write_sections
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ TRANSFER: Final = Table(
     Row("rehearse", "descriptors", "send_descriptors"),
     Row("rehearse", "target-built", "judge_target"),
     Row("rehearse", "main-channel", "connect_main"),
+    Row("rehearse", "preview", "send_preview"),
+    Row("rehearse", "previewed", "judge_preview"),
     Row("stop", "stop-vm", "stop_vm", "resume_vm"),
     Row("save", "active", "begin_active"),
     Row("save", "pre-switchover", "wait_if_asked"),
@@ -90,6 +94,8 @@ class Transfer(Outgoing):
         self._refused = False
         self._waits = False  # for the end of a target
         self._versions: dict[str, int] = {}
+        self._previews = False  # the target reads such a thing
+        self._preview: Preview | None = None
         self._nonce = os.urandom(16).hex()
 
     def _phase(self, event: PhaseEvent) -> None:
@@ -109,6 +115,8 @@ class Transfer(Outgoing):
         """Connect to the target, which waits for its descriptors."""
         if not self._lease.lock(WORK):
             raise CommandError("another program holds the lease of this guest")
+        with suppress(RuntimeError):  # without a thread for it the last flush takes longer
+            signals.start_thread(self._machine.flush_ahead)
         self._cpr = _connect(self._cpr_place)
         try:
             self._rival = Rival(self._cpr)
@@ -165,7 +173,9 @@ class Transfer(Outgoing):
         answer = self._result()
         reader = self.report.new_version = str(answer.get("program", ""))[:100]
         self._versions = versions_for(answer.get("reads"))
+        self._previews = answer.get("previews") is True
         other = written_otherwise(guest_things(self._migration), self._versions)
+        self._versions = not_current(self._versions)
         if other:
             began = monotonic_ns()
             lost = find_losses(self._migration, self._versions)
@@ -177,10 +187,41 @@ class Transfer(Outgoing):
         """Connect to where the target waits for the state."""
         self._line = _connect(self._place)
 
+    def send_preview(self) -> str | None:
+        """Send the state as it is now, and wait until the target has checked it."""
+        if not self._previews:
+            return None
+        line = _open(self._line)
+        self._preview = Preview(self._migration, self._versions)
+        data = self._nonce.encode() + self._preview.message
+        return self._wait_for(line, BytesSender(line, data).send)
+
+    def judge_preview(self) -> None:
+        """See whether the target has taken it; if not, everything is sent again."""
+        if self._preview is not None and self._result().get(ANSWER) is not True:
+            self._preview.forget()
+
     # stop: from here on undoing means to find out whose the guest is
+
+    def stop_vm(self) -> None:
+        """Stop the guest; clients hear of it when the state is on its way."""
+        self._machine.events.hold()
+        try:
+            super().stop_vm()
+        except BaseException:
+            self._machine.events.release()
+            raise
+
+    def wait_if_asked(self) -> str | None:
+        """As always; a client that decides when it goes on has to hear how far it is."""
+        result = super().wait_if_asked()
+        if result == WAIT:
+            self._machine.events.release()
+        return result
 
     def resume_vm(self) -> None:
         """Let the guest go on as before, unless the target has taken over."""
+        self._machine.events.release()
         owner: Owner = "ours"
         if self._offered:
             if self._refused and self._rival is not None:
@@ -268,13 +309,11 @@ class Transfer(Outgoing):
             "report": self.report.to_record(),
         }
         writer = Writer(self._main.memfd, program=VERSION, mode=self._mode, info=info)
-        migration = self._migration
-        things = [
-            migration.ram_box,
-            *self._machine.stateful,
-            *migration.host.things_on_the_way(),
-        ]
-        write_sections(writer, things, Fds(), self._versions)
+        things = [*guest_things(self._migration), *self._migration.host.things_on_the_way()]
+        if self._preview is None:
+            write_sections(writer, things, Fds(), self._versions)
+        else:
+            self._preview.rest(writer, info, things)
         self._machine.handed_out = True
         writer.finish()
         self.report.transferred = writer.written
@@ -288,7 +327,12 @@ class Transfer(Outgoing):
     def send_state(self) -> str:
         """Send the state, and wait until the target says that it has taken over."""
         line = _open(self._line)
-        return self._wait_for(line, FileSender(line, self._nonce.encode(), self._main.memfd).send)
+        first = self._nonce.encode() if self._preview is None else b""  # it was said before that
+        sender = FileSender(line, first, self._main.memfd)
+        with suppress(PeerError):  # whoever waits for the answer says it better
+            sender.send()  # now, not in the next turn: the guest waits for it
+        self._machine.events.release()
+        return self._wait_for(line, sender.send)
 
     def judge_answer(self) -> None:
         """Believe the lease, not the answer."""
