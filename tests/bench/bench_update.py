@@ -224,9 +224,12 @@ def version(side: Side) -> str:
 def turns(
     sides: list[Side], cases: list[Case], runs: int
 ) -> Iterator[tuple[Side, Case, int, str]]:
-    """Yield side, case, number of updates and a name of each block; the sides take turns."""
-    for place, case in enumerate(cases):
-        for done in range(0, runs, BLOCK):
+    """Yield side, case, number of updates and a name of each block; the sides take turns, and so do the cases.
+
+    What the machine does beside is then in all of them: ratios of two cases mean as much as those of two sides.
+    """
+    for done in range(0, runs, BLOCK):
+        for place, case in enumerate(cases):
             for side in sides if done // BLOCK % 2 == 0 else sides[::-1]:
                 where = (
                     f"[{place + 1}/{len(cases)}] {case.name}, {side.name}, {done} of {runs} done"
