@@ -7,6 +7,7 @@ from instar.boards import microvm
 from instar.children import state as children
 from instar.cli import system
 from instar.cli.platforms import virt
+from instar.cpu.kvm import state as kvm
 from instar.devices.vhost_user_blk import state as vhost_user_blk
 from instar.devices.vhost_user_fs import state as vhost_user_fs
 from instar.devices.virtio_balloon import state as virtio_balloon
@@ -20,6 +21,7 @@ from instar.vsock import state as vsock
 
 DECLARING = (
     children,
+    kvm,
     microvm,
     system,
     vhost_user_blk,
