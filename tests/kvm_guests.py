@@ -24,7 +24,7 @@ from instar.errors import InstarError
 RAM = 0xC000
 TABLES, CODE, DATA, STACK, AP_CODE = 0x1000, 0x4000, 0x6000, 0x7000, 0x8000
 GDT, IDT, LAST_TABLE = 0x9000, 0x9800, 0xA000
-APIC = 0xFEE00000
+APIC, IOAPIC = 0xFEE00000, 0xFEC00000
 VECTOR = 0x40
 PORT, AP_PORT = 0x1F4, 0x2F4  # written here, read four ports above
 DEVICE, AP_DEVICE = 0xF000, 0xF010  # written here, read four bytes above
@@ -38,6 +38,10 @@ def missing() -> str:
         return can_run(Kvm(), plain=True)
     except InstarError as e:
         return str(e)
+
+
+def _le(value: int, size: int) -> str:
+    return value.to_bytes(size, "little").hex()
 
 
 def loop16(port: int, device: int) -> bytes:
@@ -118,6 +122,21 @@ HANDLER = bytes.fromhex(
     "c783b000000000000000"  # end of interrupt
     "48cf"  # iretq
 )
+# Count interrupts of line 5, an edge or a level, and say each time how many there were.
+LINE_5 = {
+    trigger: bytes.fromhex(
+        "bb0000e0fe"
+        "c783f0000000ff010000"
+        "b0ffe621e6a1"  # mov al, 0xff; out 0x21, al; out 0xa1, al: not by the PICs
+        "bf0000c0fe"  # mov edi, IOAPIC
+        "c7071b000000c7471000000000"  # high half of line 5: the first LAPIC
+        f"c7071a000000c74710{_le(bits, 4)}"  # low half
+        "66baf401"  # mov dx, PORT
+        "fa8b042500600000ef"  # again: cli; mov eax, [DATA]; out dx, eax
+        "fbf4ebf3"  # sti; hlt; jmp again: no interrupt comes between the two
+    )
+    for trigger, bits in {"edge": VECTOR, "level": 1 << 15 | VECTOR}.items()
+}
 # Say the TSC, low half first, for ever.
 READ_TSC = bytes.fromhex(
     "66baf401"  # mov dx, PORT
@@ -126,10 +145,6 @@ READ_TSC = bytes.fromhex(
     "89f0efebf2"  # mov eax, esi; out dx, eax; jmp again
 )
 TRIPLE_FAULT = bytes.fromhex("0f0b")  # ud2, with nobody to take it
-
-
-def _le(value: int, size: int) -> str:
-    return value.to_bytes(size, "little").hex()
 
 
 def checksums(count: int) -> list[int]:
@@ -159,6 +174,7 @@ class Devices:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.ioapic = None  # of the machine that runs, if it is not in the kernel
         self.said: dict[int, list[int]] = {}  # by port
         self.read: dict[int, int] = {}  # how often, by port or address
 
@@ -171,9 +187,13 @@ class Devices:
         return from_port(self._again(port))
 
     def mmio_write(self, gpa: int, size: int, value: int) -> int:
+        if gpa & ~0xFFF == IOAPIC and self.ioapic:
+            self.ioapic.mmio_write(gpa & 0xFFF, size, value)
         return 0
 
     def mmio_read(self, gpa: int, size: int) -> int:
+        if gpa & ~0xFFF == IOAPIC and self.ioapic:
+            return self.ioapic.mmio_read(gpa & 0xFFF, size)
         return from_device(self._again(gpa))
 
     def _again(self, where: int) -> int:
@@ -197,10 +217,11 @@ class Machine:
     """vCPUs with the RAM of a guest, and what they came out with."""
 
     def __init__(
-        self, ram: mmap.mmap, devices: Devices, *, vcpus: int = 1, **options: bool
+        self, ram: mmap.mmap, devices: Devices, *, vcpus: int = 1, **options: int
     ) -> None:
         self.bugs: list[BaseException] = []
         self.wishes: list[str] = []
+        self.expected: list[str] = []
         self.vcpus = KvmVcpus(
             Kvm(),
             KvmOptions(count=vcpus, cpu=CpuModel("host"), **options),
@@ -211,6 +232,7 @@ class Machine:
                 shutdown=lambda: self.wishes.append("shutdown"),
             ),
         )
+        devices.ioapic = self.vcpus.ioapic
         self.vcpus.memory.add(0, RAM, _run.address_of(ram))
 
     def start(self) -> None:
@@ -220,7 +242,7 @@ class Machine:
     def stop(self) -> None:
         self.vcpus.pause()
         self.vcpus.clock_stop()
-        assert self.bugs == []
+        assert (self.bugs, self.wishes) == ([], self.expected)
 
     def save(self) -> list[dict]:
         return [save(item.save_state()) for item in self.vcpus.states]
@@ -269,7 +291,8 @@ def boot_long(machine: Machine, ram: mmap.mmap, code: bytes = b"") -> None:
     put(ram, TABLES, struct.pack("<Q", TABLES + 0x1000 | 3))
     put(ram, TABLES + 0x1000, struct.pack("<4Q", TABLES + 0x2000 | 3, 0, 0, LAST_TABLE | 3))
     put(ram, TABLES + 0x2000, struct.pack("<Q", 0x83))
-    put(ram, LAST_TABLE + 8 * (APIC >> 21 & 511), struct.pack("<Q", APIC | 0x9B))
+    for chip in (APIC, IOAPIC):
+        put(ram, LAST_TABLE + 8 * (chip >> 21 & 511), struct.pack("<Q", chip | 0x9B))
     machine.vcpus.reset()
     machine.vcpus.start_long_mode(CODE, TABLES, {"rsp": STACK}, (GDT, 31))
     first = machine.vcpus.vcpus[0]

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from instar.cpr.state import State
     from instar.cpu.kvm.clock import GuestClock
     from instar.cpu.kvm.host import Host
-    from instar.cpu.kvm.kvm import CpuidEntry, KvmVcpu, KvmVm
+    from instar.cpu.kvm.ioapic import Ioapic
+    from instar.cpu.kvm.kvm import CpuidEntry, KvmVcpu
+    from instar.cpu.kvm.make import Made
     from instar.cpu.kvm.msrs import Msrs
 
 
@@ -61,14 +63,22 @@ class ModelBox:
 class VmBox:
     """Clocks and interrupt controllers."""
 
-    __slots__ = ("_clock", "_pit", "_split", "_vm")
+    __slots__ = ("_clock", "_ioapic", "_pit", "_vcpus", "_vm")
     state_id = "kvm-vm"
     state_class: ClassVar[type[State]] = KvmVmState
 
-    def __init__(self, vm: KvmVm, clock: GuestClock, *, split: bool, pit: bool) -> None:
-        self._vm = vm
+    def __init__(
+        self,
+        made: Made,
+        clock: GuestClock,
+        ioapic: Ioapic | None,
+        *,
+        pit: bool,
+    ) -> None:
+        self._vm = made.vm
+        self._vcpus = made.vcpus
         self._clock = clock
-        self._split = split
+        self._ioapic = ioapic  # None: it is in the kernel, as the PICs are then
         self._pit = pit
 
     def save_state(self) -> KvmVmState:
@@ -84,18 +94,24 @@ class VmBox:
 
     def save_chips(self, state: KvmVmState) -> None:
         """Put the interrupt controllers and the timer into ``state``."""
-        if not self._split:
+        if self._ioapic:
+            state.ioapic = self._ioapic.save(self._lapics() if self._ioapic.waits() else ())
+        else:
             state.pic_master = self._vm.irqchip(uapi.IRQCHIP_PIC_MASTER)
             state.pic_slave = self._vm.irqchip(uapi.IRQCHIP_PIC_SLAVE)
             state.ioapic = self._vm.irqchip(uapi.IRQCHIP_IOAPIC)
         if self._pit:
             state.pit = self._vm.pit()
 
+    def _lapics(self) -> list[bytes]:
+        return [vcpu.get(uapi.GET_LAPIC, uapi.LAPIC_SIZE) for vcpu in self._vcpus]
+
     def check_against(self, state: KvmVmState) -> None:
         """Refuse structures of another size or another machine (StateInvalidError); nothing was changed."""
-        size = 0 if self._split else uapi.IRQCHIP_SIZE
-        for name in ("pic_master", "pic_slave", "ioapic"):
-            check.exact(f"kvm-vm.{name}", getattr(state, name), size)
+        size = 0 if self._ioapic else uapi.IRQCHIP_SIZE
+        check.exact("kvm-vm.pic_master", state.pic_master, size)
+        check.exact("kvm-vm.pic_slave", state.pic_slave, size)
+        check.exact("kvm-vm.ioapic", state.ioapic, uapi.IRQCHIP_SIZE)
         check.exact("kvm-vm.pit", state.pit, uapi.PIT_STATE2.size if self._pit else 0)
 
     def load_state(self, state: KvmVmState) -> None:
@@ -105,7 +121,9 @@ class VmBox:
 
     def load_chips(self, state: KvmVmState) -> None:
         """Set the interrupt controllers and the timer."""
-        if not self._split:
+        if self._ioapic:
+            self._ioapic.load(state.ioapic)
+        else:
             self._vm.set_irqchip(uapi.IRQCHIP_PIC_MASTER, state.pic_master)
             self._vm.set_irqchip(uapi.IRQCHIP_PIC_SLAVE, state.pic_slave)
             self._vm.set_irqchip(uapi.IRQCHIP_IOAPIC, state.ioapic)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+
+from instar.cpu.kvm import uapi
 from instar.cpu.kvm.cpuid import for_vcpu
+from instar.cpu.kvm.memory import Ring
 from instar.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -16,7 +20,6 @@ if TYPE_CHECKING:
 MOST_VCPUS: Final = 254  # APIC ids of 8 bits; 255 is everybody
 _TSS: Final = 0xFFFBD000  # three pages for some Intel hosts, as far up as nothing else is
 _IDENTITY_MAP: Final = 0xFFFBC000
-_IOAPIC_PINS: Final = 24
 _MCE_BANKS: Final = 10
 _MCG_CTL_P: Final = 1 << 8
 _MCG_SER_P: Final = 1 << 24
@@ -35,12 +38,13 @@ class KvmOptions:
         split: The IOAPIC is not in the kernel.
         pit: There is an i8254 in the kernel; never with a split interrupt controller.
         pause_shown: kvmclock and TSC show the guest how long it did not run.
+        ring: Written pages are noted in rings of so many entries, a power of two; 0: in bitmaps.
 
     Raises:
         ConfigError: These do not go together.
     """
 
-    __slots__ = ("count", "cpu", "pause_shown", "pit", "split")
+    __slots__ = ("count", "cpu", "pause_shown", "pit", "ring", "split")
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class KvmOptions:
         split: bool = False,
         pit: bool = False,
         pause_shown: bool = False,
+        ring: int = 0,
     ) -> None:
         if not 1 <= count <= MOST_VCPUS:
             raise ConfigError(f"-smp {count}: KVM runs 1 to {MOST_VCPUS} vCPUs here")
@@ -57,6 +62,7 @@ class KvmOptions:
             raise ConfigError("an i8254 in the kernel needs the IOAPIC there, too")
         self.count = count
         self.cpu = cpu
+        self.ring = ring
         self.split = split
         self.pit = pit
         self.pause_shown = pause_shown
@@ -118,6 +124,13 @@ def make(kvm: Kvm, options: KvmOptions) -> Made:
     return made
 
 
+def make_rings(made: Made, entries: int) -> list[Ring]:
+    """Return the vCPUs' rings of written pages, none where bitmaps note them."""
+    offset = uapi.DIRTY_LOG_PAGE_OFFSET * mmap.PAGESIZE
+    size = entries * uapi.DIRTY_GFN.size
+    return [Ring(mmap.mmap(vcpu.fd, size, offset=offset)) for vcpu in made.vcpus if entries]
+
+
 def _controllers(kvm: Kvm, vm: KvmVm, options: KvmOptions) -> None:
     if kvm.has("SET_TSS_ADDR"):
         vm.set_tss_address(_TSS)
@@ -129,12 +142,25 @@ def _controllers(kvm: Kvm, vm: KvmVm, options: KvmOptions) -> None:
     ):  # what is pending can be told apart
         if kvm.has(name):
             vm.enable(name, 1)
+    if options.ring:
+        _rings(kvm, vm, options.ring)
     if options.split:
-        vm.split_irqchip(_IOAPIC_PINS)
+        vm.split_irqchip(uapi.IOAPIC_PINS)
     else:
         vm.create_irqchip()
     if options.pit:
         vm.create_pit()
+
+
+def _rings(kvm: Kvm, vm: KvmVm, entries: int) -> None:
+    name = "DIRTY_LOG_RING_ACQ_REL" if kvm.has("DIRTY_LOG_RING_ACQ_REL") else "DIRTY_LOG_RING"
+    limit = kvm.has(name) // uapi.DIRTY_GFN.size
+    if not limit:
+        raise ConfigError("this host's KVM has no rings of written pages")
+    if entries > limit or entries & entries - 1 or entries * uapi.DIRTY_GFN.size < mmap.PAGESIZE:
+        least = mmap.PAGESIZE // uapi.DIRTY_GFN.size
+        raise ConfigError(f"a ring of {entries} written pages: a power of two, {least} to {limit}")
+    vm.enable(name, entries * uapi.DIRTY_GFN.size)
 
 
 def _machine_checks(kvm: Kvm) -> int:

@@ -11,19 +11,20 @@ from instar.cpu.kvm.boxes import ModelBox, VcpuBox, VmBox
 from instar.cpu.kvm.clock import GuestClock
 from instar.cpu.kvm.exits import Exits
 from instar.cpu.kvm.host import Host
+from instar.cpu.kvm.ioapic import Ioapic
 from instar.cpu.kvm.look import registers_of
-from instar.cpu.kvm.make import make
+from instar.cpu.kvm.make import make, make_rings
 from instar.cpu.kvm.memory import Memory
 from instar.cpu.kvm.msrs import Msrs
 from instar.cpu.kvm.routes import Routes
 from instar.cpu.kvm.state import KvmModelState, KvmVmState
 from instar.cpu.kvm.thread import Threads
-from instar.errors import CommandError, InternalBugError
+from instar.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import NoReturn, TypeVar
+    from typing import TypeVar
 
     from instar.cpu.kvm.exits import Bus
     from instar.cpu.kvm.kvm import Kvm
@@ -39,12 +40,10 @@ class Wishes:
     Attributes:
         reset: The guest is to start anew (a triple fault).
         shutdown: It is to end.
-        end_of_interrupt: With a vector, where the IOAPIC is not in the kernel.
-        dirty_ring_full: Somebody has to collect the rings.
         bug: Nobody can go on from this exception.
     """
 
-    __slots__ = ("bug", "dirty_ring_full", "end_of_interrupt", "reset", "shutdown")
+    __slots__ = ("bug", "reset", "shutdown")
 
     def __init__(
         self,
@@ -52,14 +51,10 @@ class Wishes:
         bug: Callable[[BaseException], object],
         reset: Callable[[], object],
         shutdown: Callable[[], object],
-        end_of_interrupt: Callable[[int], object] | None = None,
-        dirty_ring_full: Callable[[], object] | None = None,
     ) -> None:
         self.bug = bug
         self.reset = reset
         self.shutdown = shutdown
-        self.end_of_interrupt = end_of_interrupt or _unasked
-        self.dirty_ring_full = dirty_ring_full or _unasked
 
 
 class KvmVcpus:
@@ -72,6 +67,7 @@ class KvmVcpus:
         wishes: Where the others go; before the first two are called, all vCPUs have been told to park.
 
     Attributes:
+        ioapic: To be put on the bus at ``ioapic.BASE`` where it is not in the kernel; else None.
         memory: The guest's RAM.
         routes: From interrupt lines to messages.
         vcpus: One for each.
@@ -95,6 +91,7 @@ class KvmVcpus:
         "counts",
         "hardware",
         "harts",
+        "ioapic",
         "memory",
         "routes",
         "states",
@@ -114,8 +111,9 @@ class KvmVcpus:
         self._host = Host(kvm, self.vm, made.supported)
         self._msrs = Msrs(kvm.msr_indices(), made.mce)
         self._clock = GuestClock(self.vm, self.vcpus, shown=options.pause_shown)
-        self.memory = Memory(self.vm)
+        self.memory = Memory(self.vm, make_rings(made, options.ring))
         self.routes = Routes(self.vm, split=options.split)
+        self.ioapic = Ioapic(self.vm, self.routes) if options.split else None
         model = KvmModelState(
             vcpus=options.count,
             cpu=options.cpu.text,
@@ -124,7 +122,7 @@ class KvmVcpus:
             tsc_khz=self.vcpus[0].tsc_khz(),
             mce=made.mce,
         )
-        self._vm_box = VmBox(self.vm, self._clock, split=options.split, pit=options.pit)
+        self._vm_box = VmBox(made, self._clock, self.ioapic, pit=options.pit)
         self._boxes = [
             VcpuBox(vcpu, cpuid, self._msrs, self._clock, self._host)
             for vcpu, cpuid in zip(self.vcpus, made.cpuid, strict=True)
@@ -155,6 +153,7 @@ class KvmVcpus:
 
     def close(self) -> None:
         """Give VM and vCPUs back, which are parked; nothing else may be called any more."""
+        self.memory.close()
         for vcpu in self.vcpus:
             vcpu.close()
         self.vm.close()
@@ -227,8 +226,8 @@ class KvmVcpus:
     # What a board asks for.
 
     def line(self, gsi: int) -> Callable[[bool], None]:
-        """Return what drives an interrupt line; from any thread."""
-        set_line = self.vm.set_line
+        """Return what drives an interrupt line, 0 to 23; from any thread."""
+        set_line = self.ioapic.set_line if self.ioapic else self.vm.set_line
 
         def drive(level: bool) -> None:  # noqa: FBT001 - the shape of a wire
             set_line(gsi, level)
@@ -253,10 +252,12 @@ class KvmVcpus:
         made = make(self._kvm, self._options)
         try:
             clock = GuestClock(made.vm, made.vcpus, shown=False)
-            chips = VmBox(made.vm, clock, split=self._options.split, pit=self._options.pit)
-            found = KvmVmState()
-            chips.save_chips(found)
-            self._vm_box.load_chips(found)
+            if self.ioapic:
+                self.ioapic.reset()
+            else:
+                found = KvmVmState()
+                VmBox(made, clock, None, pit=self._options.pit).save_chips(found)
+                self._vm_box.load_chips(found)
             for box, vcpu in zip(self._boxes, made.vcpus, strict=True):
                 fresh = VcpuBox(vcpu, box.cpuid, self._msrs, clock, self._host)
                 box.load_registers(fresh.save_state())
@@ -294,13 +295,10 @@ class KvmVcpus:
         self._wishes.shutdown()
 
     def end_of_interrupt(self, vector: int) -> None:
-        """A LAPIC tells the IOAPIC that the guest is done."""
-        self._wishes.end_of_interrupt(vector)
+        """A LAPIC tells the IOAPIC, which is not in the kernel, that the guest is done."""
+        if self.ioapic:
+            self.ioapic.end_of_interrupt(vector)
 
     def dirty_ring_full(self) -> None:
-        """Somebody has to collect the rings."""
-        self._wishes.dirty_ring_full()
-
-
-def _unasked(*_what: object) -> NoReturn:
-    raise InternalBugError("KVM came out with what nobody asked for")
+        """A ring of written pages has to be emptied."""
+        self.memory.collect()
