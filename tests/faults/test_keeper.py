@@ -62,6 +62,11 @@ def test_keeper_has_one_descriptor_the_end_of_its_pipe(keeper: Keeper) -> None:
     assert os.fstat(keeper.hold).st_ino == int(name[6:-1])
 
 
+def test_keeper_is_the_last_to_get_the_processor_and_its_program_is_not(keeper: Keeper) -> None:
+    assert os.getpriority(os.PRIO_PROCESS, keeper.pid) == 19
+    assert os.getpriority(os.PRIO_PROCESS, 0) < 19
+
+
 def test_keeper_that_starts_without_standard_streams_has_its_pipe_alone() -> None:
     script = (
         "import os\nfrom instar.cpr.keeper import Keeper\nsaid = os.dup(1)\nos.closerange(0, 3)\n"

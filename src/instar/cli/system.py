@@ -35,7 +35,7 @@ PROGRAM: Final = "instar-system"
 INCOMING_FAILED: Final = 1
 _MAX_PID: Final = 32  # bytes that are looked at
 GIL_TURN_S: Final = (
-    0.0005  # a guest at a device waits no longer than this for what the main thread is doing
+    0.0001  # a guest at a device waits no longer than this for what the main thread is doing
 )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from contextlib import suppress
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from instar.cpr.errors import NoKeeperError
@@ -28,6 +29,7 @@ PATIENCE_MS: Final = (
     10_000  # a task that has not ended by then was stopped, or something holds its pipe
 )
 _READY_MS: Final = 1000
+_LAST: Final = 19  # of priorities
 _STACK: Final = 65536  # bytes
 _WCLONE: Final = -(1 << 31)  # __WCLONE: children that give no SIGCHLD, and no others
 _SIGKILL: Final = 9
@@ -66,6 +68,7 @@ class Keeper:
             hold, ours, ready, said = pipes
             stack = mmap(-1, _STACK, flags=MAP_PRIVATE | MAP_ANONYMOUS)
             made = cls(start(stack, hold, said), ours, stack)
+            made.step_back()
         except OSError as exc:
             if stack is not None:
                 stack.close()
@@ -78,6 +81,11 @@ class Keeper:
             made.end()
             raise NoKeeperError("the task could not close its descriptors")
         return made
+
+    def step_back(self) -> None:
+        """Let everything else go first: it tears an address space down while the guest wants to go on."""
+        with suppress(OSError):  # a sandbox does not let it: then it takes its share
+            os.setpriority(os.PRIO_PROCESS, self.pid, _LAST)
 
     def end(self) -> None:
         """End the task, and collect its end; the address space is this program's alone again."""
