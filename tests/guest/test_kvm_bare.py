@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from instar.cpu.kvm.look import registers_of as named_registers
 from kvm_guests import (
     AP_PORT,
     DATA,
@@ -349,6 +350,32 @@ def test_registers_and_translation_of_a_running_guest_are_seen(ram, devices):
     devices.wait_for(len(devices.said[PORT]) + 2)  # it went on
     machine.stop()
     machine.close()
+
+
+def test_vcpu_that_looks_at_the_others_from_a_device_sees_them_stand_still(ram, devices):
+    machine = Machine(ram, devices, vcpus=2)
+    looks = []
+
+    def look(port, _size, value):
+        with devices.lock:  # as the machine's lock, which the other one may wait for
+            devices.said.setdefault(port, []).append(value)
+            other = 1 if port == PORT else 0
+            looks.append(machine.vcpus.parked(lambda: rip_twice(machine.vcpus.vcpus[other])))
+
+    devices.pio_write = look
+    boot_long(machine, ram, START_AP + loop64(PORT, 0xF000))
+    machine.start()
+    devices.wait_for(20)
+    devices.wait_for(20, AP_PORT)
+    machine.stop()
+    machine.close()
+    assert all(first == again for first, again in looks)
+    for port in (PORT, AP_PORT):
+        assert devices.said[port] == checksums(len(devices.said[port]))
+
+
+def rip_twice(vcpu):
+    return [named_registers(vcpu)["rip"] for _ in range(2)]
 
 
 def test_guest_goes_on_exactly_across_exec():

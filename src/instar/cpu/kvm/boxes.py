@@ -134,7 +134,7 @@ class VmBox:
 class VcpuBox:
     """One vCPU."""
 
-    __slots__ = ("_clock", "_host", "_msrs", "cpuid", "state_id", "vcpu")
+    __slots__ = ("_clock", "_host", "_msrs", "_packed", "cpuid", "state_id", "vcpu")
     state_class: ClassVar[type[State]] = KvmVcpuState
 
     def __init__(
@@ -147,6 +147,7 @@ class VcpuBox:
     ) -> None:
         self.vcpu = vcpu
         self.cpuid = cpuid
+        self._packed = check.pack_cpuid(cpuid)
         self._msrs = msrs
         self._clock = clock
         self._host = host
@@ -160,7 +161,7 @@ class VcpuBox:
         indices, values = self._msrs.read(vcpu)
         sregs2 = host.sregs2
         return KvmVcpuState(
-            cpuid=check.pack_cpuid(self.cpuid),
+            cpuid=self._packed,
             regs=vcpu.get(uapi.GET_REGS, uapi.REGS.size),
             sregs=vcpu.get(uapi.GET_SREGS2, uapi.SREGS2_SIZE)
             if sregs2
@@ -181,6 +182,8 @@ class VcpuBox:
     def check_against(self, state: KvmVcpuState) -> None:
         """Refuse what this host's CPU and kernel cannot take (StateInvalidError); nothing was changed."""
         check.vcpu(self.state_id, state, self._host, self._msrs, self.vcpu)
+        if state.cpuid != self._packed:
+            check.features(self.state_id, state.cpuid, self._host)
 
     def load_state(self, state: KvmVcpuState) -> None:
         """Set everything; it never ran, or is parked.
@@ -189,10 +192,10 @@ class VcpuBox:
             HostError: The kernel refused a part; the vCPU is neither what it was nor what it should be.
         """
         self._clock.tscs[self.vcpu.number] = state.tsc
-        cpuid = check.unpack_cpuid(state.cpuid)
-        if cpuid != self.cpuid:  # else it is set, and a vCPU that has run takes no other
-            self.vcpu.set_cpuid(cpuid)
-            self.cpuid = cpuid
+        if state.cpuid != self._packed:  # else it is set, and a vCPU that has run takes no other
+            self.cpuid = check.unpack_cpuid(state.cpuid)
+            self._packed = state.cpuid
+            self.vcpu.set_cpuid(self.cpuid)
         self.load_registers(state)
 
     def load_registers(self, state: KvmVcpuState) -> None:

@@ -72,12 +72,11 @@ def tsc(theirs: int, ours: int, *, can_scale: bool) -> None:
 
 
 def vcpu(path: str, state: KvmVcpuState, host: Host, msrs: Msrs, taker: KvmVcpu) -> None:
-    """Refuse the state of a vCPU that this host cannot run on (StateInvalidError)."""
+    """Refuse the state of a vCPU that this host cannot go on with, but for :func:`features` (StateInvalidError)."""
     for name, size in _FIXED:
         exact(f"{path}.{name}", getattr(state, name), size)
     sregs_for(state, sregs2=host.sregs2, path=path)
     longest(f"{path}.xsave", state.xsave, host.xsave_size)
-    _cpuid(path, state, host)
     _extended(path, state, host)
     _events(path, state, host)
     _nested(path, state, host)
@@ -101,8 +100,9 @@ def sregs_for(state: KvmVcpuState, *, sregs2: bool, path: str = "kvm-vcpu") -> b
     return head + bytes((uapi.SREGS2_SIZE if sregs2 else uapi.SREGS_SIZE) - len(head))
 
 
-def _cpuid(path: str, state: KvmVcpuState, host: Host) -> None:
-    lacking = cpuid.lacking(unpack_cpuid(state.cpuid), host.cpuid)
+def features(path: str, packed: bytes, host: Host) -> None:
+    """Refuse a CPUID with features that this host lacks (StateInvalidError)."""
+    lacking = cpuid.lacking(unpack_cpuid(packed), host.cpuid)
     if lacking:
         shown = ", ".join(lacking[:8]) + (" and more" if len(lacking) > 8 else "")
         raise StateInvalidError(f"{path}.cpuid: the guest uses {shown}, which this host lacks")

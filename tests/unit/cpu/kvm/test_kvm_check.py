@@ -73,9 +73,9 @@ def verdict(state, facts=None, known=()):
     """What is wrong with a state; "" if it is taken."""
     try:
         state.check()
-        check.vcpu(
-            "kvm-vcpu/0", state, FakeHost(**facts or {}), Msrs([0x10, 0x174], 0), FakeVcpu(*known)
-        )
+        here = FakeHost(**facts or {})
+        check.vcpu("kvm-vcpu/0", state, here, Msrs([0x10, 0x174], 0), FakeVcpu(*known))
+        check.features("kvm-vcpu/0", state.cpuid, here)
     except StateInvalidError as e:
         return str(e)
     return ""
