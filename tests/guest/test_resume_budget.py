@@ -46,7 +46,7 @@ def large(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "modules", "size"), [(small, 128, 1010 * KIB), (large, 156, 1260 * KIB)]
+    ("words", "modules", "size"), [(small, 128, 1030 * KIB), (large, 156, 1280 * KIB)]
 )
 def test_new_program_imports_no_more_than_its_budget(
     ticker: Path, tmp_path: Path, words, modules: int, size: int
