@@ -446,7 +446,8 @@ class Migration:
             return loaded
         from instar.migration import preview  # noqa: PLC0415 - nobody resumes into this
 
-        return preview.completed(self._previewed, loaded, info["same"])
+        things = [self.ram_box, *self.machine.stateful]
+        return preview.completed(self._previewed, loaded, info["same"], things)
 
     @property
     def arrives(self) -> bool:

@@ -50,10 +50,11 @@ class Preview:
         self._memfd = os.memfd_create("instar-preview", os.MFD_CLOEXEC)
         try:
             writer = Writer(self._memfd, program=VERSION, mode="cpr-transfer")
-            with (
-                migration.machine.lock
-            ):  # the processors run on: what they do meanwhile will be otherwise anyway
-                for section in sections(guest_things(migration), Fds(), versions, peek=True):
+            # The processors run on. What they are will be otherwise anyway, and asking would have to stop them.
+            processors = {thing.state_id for thing in migration.machine.vcpus.states}
+            things = [t for t in guest_things(migration) if t.state_id not in processors]
+            with migration.machine.lock:
+                for section in sections(things, Fds(), versions, peek=True):
                     self._sent[section[0]] = section
                     writer.add(*section)
             writer.finish()
@@ -96,8 +97,10 @@ def take(migration: Migration, fd: int, fds: Fds) -> Loaded | None:
         return None
 
 
-def completed(before: Loaded | None, newer: Loaded, same: object) -> Loaded:
-    """Return all state: ``newer``, and what is the ``same`` (untrusted) as it was ``before``.
+def completed(
+    before: Loaded | None, newer: Loaded, same: object, things: Iterable[Stateful]
+) -> Loaded:
+    """Return all state in the order of ``things``: ``newer``, and what is the ``same`` (untrusted) as it was ``before``.
 
     Raises:
         StateInvalidError: something should be the same that did not come; nothing was loaded.
@@ -109,7 +112,8 @@ def completed(before: Loaded | None, newer: Loaded, same: object) -> Loaded:
         raise StateInvalidError(
             f"manifest: {missing[0]!r} should be as it was before, but it did not come; nothing was loaded"
         )
-    found = {thing.state_id: (thing, state) for thing, state in newer.pairs}
-    places = [name for name in known if name in found or name in names]  # loading has an order
-    ordered = [found.pop(name, known[name]) for name in places]
+    found = {name: pair for name, pair in known.items() if name in names}
+    found |= {thing.state_id: (thing, state) for thing, state in newer.pairs}
+    order = [thing.state_id for thing in things]
+    ordered = [found.pop(name) for name in order if name in found]
     return Loaded([*ordered, *found.values()])

@@ -42,7 +42,9 @@ def machine(**things: int) -> SimpleNamespace:
     """A migration, as far as it is needed: its machine has these things."""
     made = [Thing(name, at) for name, at in things.items()]
     lock = _thread.RLock()
-    return SimpleNamespace(ram_box=made[0], machine=SimpleNamespace(lock=lock, stateful=made[1:]))
+    vcpus = SimpleNamespace(states=[thing for thing in made if thing.state_id == "cpu"])
+    board = SimpleNamespace(lock=lock, stateful=made[1:], vcpus=vcpus)
+    return SimpleNamespace(ram_box=made[0], machine=board)
 
 
 def all_of(migration: SimpleNamespace) -> list[Thing]:
@@ -87,7 +89,7 @@ def test_only_what_changed_since_is_sent_again_and_everything_arrives():
     assert list(reader.manifest.objects) == ["clock"]
     assert reader.manifest.info[SAME] == ["ram", "card"]
     newer = read_sections(reader, all_of(theirs), Fds())
-    loaded = completed(ahead, newer, reader.manifest.info[SAME])
+    loaded = completed(ahead, newer, reader.manifest.info[SAME], all_of(theirs))
     loaded.apply()
     assert [thing.state.at for thing in all_of(theirs)] == [1, 7, 3]
     assert [thing.state_id for thing, _ in loaded.pairs] == ["ram", "clock", "card"]
@@ -99,7 +101,7 @@ def test_what_came_later_than_the_preview_is_loaded_after_it():
     late = Thing("late", 9)
     reader = rest(preview, [*all_of(ours), late])
     newer = read_sections(reader, [*all_of(theirs), Thing("late")], Fds())
-    loaded = completed(seen(theirs, preview), newer, reader.manifest.info[SAME])
+    loaded = completed(seen(theirs, preview), newer, reader.manifest.info[SAME], all_of(theirs))
     assert [(thing.state_id, state.at) for thing, state in loaded.pairs] == [
         ("ram", 1),
         ("card", 3),
@@ -129,13 +131,13 @@ def test_what_should_be_as_it_was_but_never_came_is_refused(same):
     theirs = machine(ram=0, card=0)
     ahead = Loaded([(theirs.ram_box, Dial(at=1))])
     with pytest.raises(StateInvalidError, match="did not come; nothing was loaded"):
-        completed(ahead, Loaded([]), same)
+        completed(ahead, Loaded([]), same, all_of(theirs))
     with pytest.raises(StateInvalidError, match="did not come; nothing was loaded"):
-        completed(None, Loaded([]), same)
+        completed(None, Loaded([]), same, all_of(theirs))
 
 
 def test_what_is_neither_the_same_nor_sent_keeps_its_reset_state():
     theirs = machine(ram=0, card=5)
     ahead = Loaded([(thing, Dial(at=1)) for thing in all_of(theirs)])
-    completed(ahead, Loaded([]), ["ram"]).apply()
+    completed(ahead, Loaded([]), ["ram"], all_of(theirs)).apply()
     assert [thing.state.at for thing in all_of(theirs)] == [1, 5]
