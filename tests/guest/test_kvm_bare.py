@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from instar.cpr.errors import CprError
 from instar.cpu.kvm.look import registers_of as named_registers
+from instar.errors import InstarError
 from kvm_guests import (
     AP_PORT,
     DATA,
@@ -231,10 +233,35 @@ def test_event_descriptor_on_a_line_interrupts(ram, devices):
     for n in range(1, 6):
         os.eventfd_write(fd, 1)
         devices.wait_until(lambda n=n: devices.said[PORT][-1] == n)
-    machine.vcpus.vm.irqfd_off(5, fd)
+    machine.vcpus.irqfd_off(5, fd)
     os.close(fd)
     machine.stop()
     machine.close()
+
+
+def test_level_of_an_event_descriptor_is_acknowledged_to_another(irqchip, ram, devices):
+    machine = Machine(ram, devices, **irqchip)
+    boot_long(machine, ram, LINE_5["level"])
+    fd, resample = os.eventfd(0), os.eventfd(0, os.EFD_NONBLOCK)
+    machine.start()
+    devices.wait_for(1)
+    machine.vcpus.irqfd(5, fd, resample)
+    for n in range(1, 4):
+        os.eventfd_write(fd, 1)
+        devices.wait_until(lambda n=n: devices.said[PORT][-1] == n)
+        devices.wait_until(lambda: acknowledged(resample))
+    machine.vcpus.irqfd_off(5, fd)
+    machine.stop()
+    machine.close()
+    os.close(fd)
+    os.close(resample)
+
+
+def acknowledged(fd: int) -> bool:
+    try:
+        return os.eventfd_read(fd) > 0
+    except BlockingIOError:
+        return False
 
 
 def test_message_interrupts(ram, devices):
@@ -284,6 +311,56 @@ def test_written_pages_are_known(ring, ram, devices):
     ((_, bits),) = machine.vcpus.memory.written()
     assert int.from_bytes(bits, "little") & 1 << DATA // 4096
     machine.close()
+
+
+def test_state_that_somebody_changed_is_refused_or_taken_and_nothing_else(ram, devices):
+    dice = random.Random(3)
+    machine = Machine(ram, devices)
+    boot_long(machine, ram)
+    machine.start()
+    devices.wait_for(3)
+    machine.stop()
+    records = machine.save()
+    machine.close()
+    refused = 0
+    again = Machine(ram, devices)
+    for _ in range(300):
+        refused += not loads(again, [changed(record, dice) for record in records])
+    assert 50 < refused < 300
+    again.load(records)  # it can still be what it should be
+    again.start()
+    devices.wait_for(20)
+    again.stop()
+    again.close()
+    said = devices.said[PORT]
+    assert said == checksums(len(said))
+
+
+def loads(machine: Machine, records: list[dict]) -> bool:
+    try:
+        machine.load(records)
+    except (InstarError, CprError) as e:
+        assert str(e)
+        return False
+    return True
+
+
+def changed(record: dict, dice: random.Random) -> dict:
+    """The record, each fourth time with another value somewhere."""
+    name = dice.choice(sorted(record))
+    value = record[name]
+    if dice.randrange(4) or name in ("clock_ns", "stopped_ns", "now_ns", "tsc"):
+        return record
+    if isinstance(value, bytes) and value:
+        other = bytearray(value)
+        for _ in range(dice.choice([1, 8, 64])):
+            other[dice.randrange(len(other))] = dice.randrange(256)
+        value = bytes(other[: dice.choice([len(other), len(other), dice.randrange(len(other))])])
+    elif isinstance(value, list):
+        value = [dice.choice([item, dice.getrandbits(32)]) for item in value]
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value ^= 1 << dice.randrange(8)
+    return {**record, name: value}
 
 
 @pytest.mark.parametrize("shown", [False, True])

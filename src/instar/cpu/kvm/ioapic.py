@@ -9,6 +9,7 @@ Source: Intel 82093AA (I/O APIC) data sheet, 3; Linux Documentation/virt/kvm/api
 from __future__ import annotations
 
 import _thread
+import os
 from struct import Struct
 
 from instar.cpu.kvm import uapi
@@ -52,13 +53,24 @@ class Ioapic:
             descriptors on lines lead.
     """
 
-    __slots__ = ("_id", "_irr", "_levels", "_lock", "_routes", "_select", "_table", "_vm")
+    __slots__ = (
+        "_id",
+        "_irr",
+        "_levels",
+        "_lock",
+        "_resampled",
+        "_routes",
+        "_select",
+        "_table",
+        "_vm",
+    )
 
     def __init__(self, vm: KvmVm, routes: Routes) -> None:
         self._vm = vm
         self._routes = routes
         self._lock = _thread.allocate_lock()
         self._levels = 0
+        self._resampled: dict[int, int] = {}
         self._set_all(0, 0, 0, [_MASKED] * uapi.IOAPIC_PINS)
 
     def reset(self) -> None:
@@ -84,9 +96,21 @@ class Ioapic:
         """A LAPIC is done with a vector: lines that are still driven interrupt again."""
         with self._lock:
             for pin, entry in enumerate(self._table):
-                if entry & _VECTOR == vector and entry & _REMOTE_IRR:
+                if entry & _VECTOR != vector or not entry & _LEVEL:
+                    continue
+                if pin in self._resampled:
+                    os.eventfd_write(self._resampled[pin], 1)
+                if entry & _REMOTE_IRR:
                     self._table[pin] &= ~_REMOTE_IRR
                     self._serve(pin)
+
+    def resample(self, pin: int, fd: int) -> None:
+        """Signal an eventfd when a level that another one raised past us has been acknowledged; -1: not any more."""
+        with self._lock:
+            if fd < 0:
+                self._resampled.pop(pin, None)
+            else:
+                self._resampled[pin] = fd
 
     def mmio_read(self, offset: int, size: int) -> int:
         """Read a register; what is none reads 0."""

@@ -79,12 +79,6 @@ class Kvm:
         """Return the MSRs that KVM says are to be saved (4.3)."""
         return self._indices(uapi.GET_MSR_INDEX_LIST)
 
-    def feature_msrs(self) -> tuple[int, ...]:
-        """Return the MSRs that describe features of the host (4.3); () where it does not list them."""
-        return (
-            self._indices(uapi.GET_MSR_FEATURE_INDEX_LIST) if self.has("GET_MSR_FEATURES") else ()
-        )
-
     def mce_capabilities(self) -> int:
         """Return MCG_CAP with all that KVM offers of machine checks (4.105), 0 if nothing."""
         if not self.has("MCE"):
@@ -261,10 +255,6 @@ class KvmVm:
         data = uapi.CLOCK_DATA.pack(ns, flags, realtime_ns, 0)
         with_data(self.fd, uapi.SET_CLOCK, data, f"{ns} ns")
 
-    def tsc_khz(self) -> int:
-        """Return the frequency that vCPUs' TSCs have unless told otherwise, 0 if it is not known (4.56)."""
-        return with_value(self.fd, uapi.GET_TSC_KHZ) if self.has("VM_TSC_CONTROL") else 0
-
     def dirty_log(self, slot: int, pages: int) -> bytearray:
         """Return a bit for each page that the guest has written since the last call (4.8)."""
         bitmap = bytearray((pages + 63) // 64 * 8)
@@ -389,10 +379,6 @@ class KvmVcpu:
                 return False
             raise refused(uapi.KVMCLOCK_CTRL, f"vCPU {self.number}", e) from e
         return True
-
-    def inject_nmi(self) -> None:
-        """Send it a non-maskable interrupt (4.90)."""
-        with_value(self.fd, uapi.NMI)
 
     def _tsc_offset(self, request: int, offset: int) -> bytearray:
         value = bytearray(uapi.U64.pack(offset & (1 << 64) - 1))

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from instar.cpu.kvm.kvm import KvmVm
 
 PAGE: Final = 4096
-LOW_END: Final = 0xC0000000  # what is above stands for devices, up to HIGH_START
-HIGH_START: Final = 1 << 32
 
 
 class Slot:
@@ -108,13 +106,6 @@ class Memory:
         slot = Slot(len(self.slots), gpa, size, address, read_only=read_only)
         self._set(slot)
         self.slots.append(slot)
-
-    def add_split(self, size: int, address: int) -> None:
-        """Show RAM from 0 on with the hole for devices below 4 GiB, as a PC has it."""
-        low = min(size, LOW_END)
-        self.add(0, low, address)
-        if size > low:
-            self.add(HIGH_START, size - low, address + low)
 
     def log(self, *, on: bool) -> None:
         """Let the kernel note which pages are written, or not any more (HostError)."""

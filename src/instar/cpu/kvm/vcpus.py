@@ -240,7 +240,17 @@ class KvmVcpus:
 
     def irqfd(self, gsi: int, fd: int, resample_fd: int = -1) -> None:
         """Let an eventfd raise a line (``KvmVm.irqfd``)."""
-        self.vm.irqfd(gsi, fd, resample_fd)
+        if self.ioapic and resample_fd >= 0:  # the kernel does not hear of its acknowledgements
+            self.ioapic.resample(gsi, resample_fd)
+            self.vm.irqfd(gsi, fd)
+        else:
+            self.vm.irqfd(gsi, fd, resample_fd)
+
+    def irqfd_off(self, gsi: int, fd: int) -> None:
+        """Take the eventfd off the line."""
+        if self.ioapic:
+            self.ioapic.resample(gsi, -1)
+        self.vm.irqfd_off(gsi, fd)
 
     def reset(self) -> None:
         """Bring vCPUs and interrupt controllers to the state after power-on; parked.

@@ -8,7 +8,7 @@ from instar.cpu.kvm import boot, uapi
 from instar.cpu.kvm.cpuid import CpuModel
 from instar.cpu.kvm.look import named
 from instar.cpu.kvm.make import KvmOptions
-from instar.cpu.kvm.memory import HIGH_START, LOW_END, Memory
+from instar.cpu.kvm.memory import Memory, Ring
 from instar.cpu.kvm.routes import Routes
 from instar.errors import ConfigError, InternalBugError
 
@@ -26,18 +26,6 @@ class Vm:
 
     def set_routes(self, entries):
         self.routes = entries
-
-
-@given(st.integers(1, 1 << 24))
-@settings(max_examples=30)
-def test_ram_leaves_a_hole_below_4_gib(pages):
-    vm = Vm()
-    Memory(vm).add_split(pages * 4096, 0x7F0000000000)
-    assert sum(size for _, size, _, _ in vm.slots.values()) == pages * 4096
-    assert vm.slots[0][:1] == (0,)
-    assert vm.slots[0][1] <= LOW_END
-    rest = [(gpa, address - 0x7F0000000000) for gpa, _, address, _ in list(vm.slots.values())[1:]]
-    assert rest == [(HIGH_START, LOW_END)] * (pages * 4096 > LOW_END)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +114,54 @@ def test_number_of_vcpus_has_its_limits(count):
 def test_timer_in_the_kernel_needs_the_ioapic_there():
     with pytest.raises(ConfigError, match="i8254 in the kernel needs the IOAPIC"):
         KvmOptions(count=1, cpu=CpuModel("host"), split=True, pit=True)
+
+
+class Vcpus:
+    """Fills a ring as the kernel does."""
+
+    def __init__(self, entries):
+        self.ring = bytearray(entries * uapi.DIRTY_GFN.size)
+        self.at = 0
+
+    def writes(self, slot, page):
+        at = self.at % (len(self.ring) // uapi.DIRTY_GFN.size) * uapi.DIRTY_GFN.size
+        flags, *_ = uapi.DIRTY_GFN.unpack_from(self.ring, at)
+        assert not flags & uapi.DIRTY_GFN_DIRTY
+        uapi.DIRTY_GFN.pack_into(self.ring, at, uapi.DIRTY_GFN_DIRTY, slot, page)
+        self.at += 1
+
+
+class RingVm(Vm):
+    def __init__(self):
+        super().__init__()
+        self.resets = 0
+
+    def reset_dirty_rings(self):
+        self.resets += 1
+
+
+@given(st.lists(st.lists(st.integers(0, 99), max_size=8), max_size=6))
+@settings(max_examples=30)
+def test_pages_from_the_rings_are_said_once(rounds):
+    vm, vcpus = RingVm(), [Vcpus(8), Vcpus(8)]
+    memory = Memory(vm, [Ring(vcpu.ring) for vcpu in vcpus])
+    memory.add(0, 100 * 4096, 0x10000)
+    for pages in rounds:
+        for n, page in enumerate(pages):
+            vcpus[n % 2].writes(0, page)
+        ((_, bits),) = memory.written()
+        found = int.from_bytes(bits, "little")
+        assert {page for page in range(128) if found >> page & 1} == set(pages)
+    assert vm.resets == len(rounds)
+
+
+def test_full_ring_is_emptied_and_its_pages_are_kept():
+    vm, vcpu = RingVm(), Vcpus(4)
+    memory = Memory(vm, [Ring(vcpu.ring)])
+    memory.add(0, 64 * 4096, 0x10000)
+    for first in (0, 4, 8):
+        for page in range(first, first + 4):
+            vcpu.writes(0, page)
+        memory.collect()
+    ((_, bits),) = memory.written()
+    assert int.from_bytes(bits, "little") == (1 << 12) - 1
