@@ -100,7 +100,7 @@ def take(migration: Migration, fd: int, fds: Fds) -> Loaded | None:
 def completed(
     before: Loaded | None, newer: Loaded, same: object, things: Iterable[Stateful]
 ) -> Loaded:
-    """Return all state in the order of ``things``: ``newer``, and what is the ``same`` (untrusted) as it was ``before``.
+    """Return all state in the order of ``things``: ``newer``, and what is the ``same`` (untrusted) as ``before``.
 
     Raises:
         StateInvalidError: something should be the same that did not come; nothing was loaded.
