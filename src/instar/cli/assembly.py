@@ -6,7 +6,6 @@ import time
 
 from instar import log
 from instar.block.throttle import Throttles
-from instar.boards.boot import BLOCK_ID
 from instar.chardev import front_end
 from instar.cli.devices import Slots, make_disks
 from instar.cli.network import plan_netdevs
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from instar.chardev import Chardev
     from instar.cli.options import Config
+    from instar.cli.platforms import Platform
     from instar.machine.parts import Vcpus
 
 NO_UUID: Final = "00000000-0000-0000-0000-000000000000"
@@ -59,12 +59,13 @@ def assemble(
         on_panic=config.actions.panic,
         on_watchdog=config.actions.watchdog,
     )
-    parts = _make_parts(vm, console)
+    platform = platform_of(config)
+    parts = _make_parts(vm, console, platform)
     vm.machine.attach(parts)
     vm.machine.autostart = not config.start_paused
     vm.migration = Migration(vm.machine, vm.fds, vm, on_fatal)
     if not config.machine.aux_ram_share:
-        vm.migration.block_private_aux_ram(BLOCK_ID)
+        vm.migration.block_private_aux_ram(platform.boot_id)
     _block_what_daemons_keep(vm)
     vm.migration.blockers.ask(vm.what_cannot_cross, "cpr-exec")
     vm.migration.blockers.ask(vm.what_cannot_be_transferred, "cpr-transfer")
@@ -112,9 +113,8 @@ def _make_chardevs(vm: Vm, announce: Callable[[str], object]) -> Chardev | None:
     return console
 
 
-def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
+def _make_parts(vm: Vm, console: Chardev | None, platform: Platform) -> Parts:
     config, machine = vm.config, vm.machine
-    platform = platform_of(config)
     space = AddressSpace()
     backends = _make_memory(vm, platform.ram_id)
     platform.place_ram(space, backends[0].block)
@@ -133,7 +133,13 @@ def _make_parts(vm: Vm, console: Chardev | None) -> Parts:
         vcpus=vcpus,
         board=board,
         space=space,
-        drainables=[*vm.disks.values(), *vm.frontends, serial, *vm.console_lines],
+        drainables=[
+            *platform.drainables,
+            *vm.disks.values(),
+            *vm.frontends,
+            serial,
+            *vm.console_lines,
+        ],
         memory_backends=backends,
         disks=[(disk, slots.used_by.get(name, "")) for name, disk in vm.disks.items()],
         retriers=slots.retriers,

@@ -32,7 +32,7 @@ class Bus:
     def __init__(
         self,
         space: AddressSpace,
-        firmware: Firmware,
+        firmware: Firmware | None,
         lock: RLock,
         on_bug: Callable[[BaseException], object],
     ) -> None:
@@ -79,6 +79,8 @@ class Bus:
 
     def sbi(self, hart: int, eid: int, fid: int, args: tuple[int, ...]) -> tuple[int, int]:
         """Serve an SBI call that the core does not know."""
+        if self._firmware is None:
+            return SBI_ERR_FAILED, 0
         with self._lock:
             try:
                 return self._firmware.sbi(hart, eid, fid, args)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from instar.errors import ConfigError
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
     from instar.cli.options import Config
     from instar.cli.vm import Vm
     from instar.machine.clock import MachineClock
-    from instar.machine.parts import Board, Vcpus
+    from instar.machine.parts import Board, Drainable, Vcpus
     from instar.machine.serial import SerialLine
     from instar.memory import AddressSpace, RamBlock
     from instar.stateful import Stateful
@@ -33,6 +31,16 @@ if TYPE_CHECKING:
         @property
         def ram_id(self) -> str:
             """Name of the guest's RAM block, if the user gave none."""
+            ...
+
+        @property
+        def boot_id(self) -> str:
+            """Name of the RAM block with the boot images."""
+            ...
+
+        @property
+        def drainables(self) -> Sequence[Drainable]:
+            """What has work for the back ends, to be drained before them; once there is a board."""
             ...
 
         def place_ram(self, space: AddressSpace, ram: RamBlock, /) -> None:
@@ -57,15 +65,11 @@ if TYPE_CHECKING:
 
 
 def platform_of(config: Config) -> Platform:
-    """Return what ``-machine`` and ``-accel`` ask for.
+    """Return what ``-machine`` and ``-accel`` ask for."""
+    if config.machine.type == "microvm":
+        from instar.cli.platforms.microvm import MicrovmPlatform  # noqa: PLC0415 - as below
 
-    Raises:
-        ConfigError: nothing here can run that board.
-    """
-    if config.machine.type != "virt":
-        raise ConfigError(
-            f"-machine {config.machine.type}: there is nothing here that runs it; nothing was started"
-        )
+        return MicrovmPlatform(config)
     from instar.cli.platforms.virt import VirtPlatform  # noqa: PLC0415 - only what the machine is
 
     return VirtPlatform(config)

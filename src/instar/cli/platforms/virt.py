@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from instar.boards import virt
-from instar.boards.boot import adopt_images
+from instar.boards.boot import BLOCK_ID, adopt_images
 from instar.boards.firmware import Firmware
 from instar.cpu.rv64 import Core, address_of
 from instar.cpu.rv64.state import ModelState
@@ -17,7 +17,7 @@ from instar.machine.virtual_timers import VirtualTimers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Final
 
     from instar.block.throttle import Timers
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from instar.cli.vm import Vm
     from instar.cpr.fds import Fds
     from instar.machine.clock import MachineClock
+    from instar.machine.parts import Drainable
     from instar.machine.serial import SerialLine
     from instar.memory import AddressSpace, RamBlock
     from instar.virtio.device import VirtioDevice
@@ -46,6 +47,16 @@ class VirtPlatform:
     def ram_id(self) -> str:
         """Name of the guest's RAM block, if the user gave none."""
         return "riscv_virt_board.ram"
+
+    @property
+    def boot_id(self) -> str:
+        """Name of the block of boot images."""
+        return BLOCK_ID
+
+    @property
+    def drainables(self) -> Sequence[Drainable]:
+        """Nothing: devices are notified by the harts themselves."""
+        return ()
 
     def place_ram(self, space: AddressSpace, ram: RamBlock) -> None:
         """Show the guest its RAM."""
