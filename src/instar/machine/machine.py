@@ -571,4 +571,5 @@ class Machine:
     def load_state(self, state: MachineState) -> None:
         """Take over; whoever loads decides by ``state.runstate`` whether to start."""
         self.state = state
-        self.vcpus.set_break(state.replay_break)
+        if self.vcpus.counts:
+            self.vcpus.set_break(state.replay_break)

@@ -74,6 +74,9 @@ _QUESTIONS_IOCTL: Final = (
     0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451, 0x8004_5430, 0x8004_54D2, 0x8008_1272,
 )  # fmt: skip
 
+_KVM: Final = 0xAE00  # the type of KVM's requests: they change a VM of the same process only
+_IOCTL_TYPE: Final = 0xFF00
+
 
 def rules(writable: Iterable[int], shared: Iterable[int]) -> list[Rule]:
     """Return the rules for a program that knows that it rehearses.
@@ -148,7 +151,8 @@ def _no_opening() -> list[Rule]:
 
 def _questions_only() -> list[Rule]:
     asked = [Rule(["ioctl"], [Condition(1, n, mask=_WORD)], error=0) for n in _QUESTIONS_IOCTL]
-    return [*asked, Rule(["ioctl"])]
+    kvm = Rule(["ioctl"], [Condition(1, _KVM, mask=_IOCTL_TYPE)], error=0)
+    return [*asked, kvm, Rule(["ioctl"])]
 
 
 def protect(shared: Iterable[int], *, writable: Iterable[int]) -> list[str]:

@@ -20,6 +20,7 @@ from instar.machine.serial import MachineTimers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Final
 
     from instar.block.throttle import Timers
     from instar.boards.x86.boot import MicrovmImages
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from instar.machine.serial import SerialLine
     from instar.memory import AddressSpace, RamBlock
     from instar.virtio.device import VirtioDevice
+
+
+DEVICE_FD: Final = "kvm"  # name of the device's descriptor
 
 
 class MicrovmPlatform:
@@ -69,11 +73,7 @@ class MicrovmPlatform:
         self._vm = vm
         self._serial = serial
         config, machine = self._config, vm.machine
-        kvm = Kvm()
-        if not config.incoming:
-            why = probe.can_run(kvm)
-            if why:
-                raise ConfigError(f"-accel kvm: {why}; nothing was started")
+        kvm = _open_kvm(vm)
         options = KvmOptions(
             count=config.smp.cpus,
             cpu=CpuModel(",".join((config.cpu.model, *config.cpu.features))),
@@ -134,6 +134,25 @@ class _Processors:
             self._vcpus.start_long_mode(state.entry, state.page_tables, state.registers, state.gdt)
         else:
             self._vcpus.start_protected(state.entry, state.registers)
+
+
+def _open_kvm(vm: Vm) -> Kvm:
+    """Return the device, by the descriptor of the program before if it had one: a rehearsal may open nothing.
+
+    Raises:
+        ConfigError: its KVM cannot run a guest.
+    """
+    fd = vm.fds.find(DEVICE_FD, 0)
+    if fd >= 0:
+        return Kvm(fd, inert=vm.inert)
+    kvm = Kvm(inert=vm.inert)
+    why = probe.can_run(kvm)
+    if why:
+        kvm.close()
+        raise ConfigError(f"-accel kvm: {why}; nothing was started")
+    if not vm.inert:
+        vm.fds.save(DEVICE_FD, 0, kvm.fd, kind="device", owner="kvm")
+    return kvm
 
 
 def _make_boot(config: Config, fds: Fds, *, inert: bool) -> MicrovmImages:

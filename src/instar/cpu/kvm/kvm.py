@@ -33,14 +33,16 @@ class Kvm:
 
     Args:
         fd: An open descriptor of it that is taken over; -1: open it.
+        inert: No vCPU of it will run, and nothing may be mapped to be written: a rehearsal.
 
     Raises:
         HostError: There is none, it may not be opened, or it speaks another version.
     """
 
-    __slots__ = ("_known", "fd")
+    __slots__ = ("_known", "fd", "inert")
 
-    def __init__(self, fd: int = -1) -> None:
+    def __init__(self, fd: int = -1, *, inert: bool = False) -> None:
+        self.inert = inert
         if fd < 0:
             try:
                 fd = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
@@ -286,7 +288,8 @@ class KvmVcpu:
         self.kvm = kvm
         self.fd = fd
         self.number = number
-        self.shared = mmap.mmap(fd, kvm.run_size())
+        kind = mmap.MAP_PRIVATE if kvm.inert else mmap.MAP_SHARED
+        self.shared = mmap.mmap(fd, kvm.run_size(), kind)
 
     def close(self) -> None:
         """Give the descriptor and the mapping back."""
