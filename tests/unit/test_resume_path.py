@@ -20,7 +20,8 @@ BY_NEED = (
         "instar.cli.options.characters",
     ),
     *("instar.block.raw", "instar.block.policy", "instar.cli.children", "instar.cli.daemons"),
-    *("instar.machine.network", "instar.vsock", "instar.cli.platforms.virt"),
+    *("instar.machine.network", "instar.vsock"),
+    *("instar.cli.platforms.virt", "instar.cli.platforms.microvm"),
     *(
         f"instar.devices.virtio_{name}"
         for name in ("balloon", "blk", "console", "net", "rng", "vsock")

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from instar.sandbox import bpf, seccomp
 from instar.sandbox.numbers import NUMBERS
+from instar.sandbox.rehearsal import rules, rules_for_anybody
 from instar.sandbox.seccomp import (
     ALLOW,
     EPERM,
@@ -134,3 +135,10 @@ def test_filter_that_is_too_long_is_refused() -> None:
 def test_other_value_of_64_bits_is_refused() -> None:
     with pytest.raises(ValueError, match="32 bits"):
         compile_filter([Rule(["mmap"], [Condition(5, 0, differs=True)])], "x86_64")
+
+
+@pytest.mark.parametrize("made", [rules([4], ()), rules_for_anybody((), opens=False)])
+def test_rehearsal_may_ask_kvm_and_no_other_device(made: list[Rule]) -> None:
+    assert call(made, "ioctl", 5, 0x4090_AE82) == ALLOW
+    assert call(made, "ioctl", 5, 0x4008_AF00) == REFUSED  # vhost
+    assert call(made, "ioctl", 5, 0x4004_54CA) == REFUSED  # a tap device
