@@ -127,7 +127,7 @@ def _step(vcpu: KvmVcpu, reason: int, value: int) -> str:
         return f"KVM runs no kernel here: {internal_error(shared)}"
     if came != reason:
         name = uapi.EXIT_NAMES.get(came, f"exit {came}")
-        return f"KVM came out with KVM_{name} where {uapi.EXIT_NAMES[reason]} was due"
+        return f"KVM came out with KVM_{name} where KVM_{uapi.EXIT_NAMES[reason]} was due"
     found = _answer(shared, reason)
     return "" if found == value else f"KVM runs instructions wrongly: {found:#x}, not {value:#x}"
 
