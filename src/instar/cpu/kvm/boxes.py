@@ -101,7 +101,7 @@ class VmBox:
             state.pic_slave = self._vm.irqchip(uapi.IRQCHIP_PIC_SLAVE)
             state.ioapic = self._vm.irqchip(uapi.IRQCHIP_IOAPIC)
         if self._pit:
-            state.pit = self._vm.pit()
+            state.pit = without_times(self._vm.pit())
 
     def _lapics(self) -> list[bytes]:
         return [vcpu.get(uapi.GET_LAPIC, uapi.LAPIC_SIZE) for vcpu in self._vcpus]
@@ -129,6 +129,15 @@ class VmBox:
             self._vm.set_irqchip(uapi.IRQCHIP_IOAPIC, state.ioapic)
         if self._pit:
             self._vm.set_pit(state.pit)
+
+
+def without_times(pit: bytes) -> bytes:
+    """Return ``struct kvm_pit_state2`` without the host's times of loading: setting it loads all counters anew."""
+    changed = bytearray(pit)
+    for n in range(uapi.PIT_CHANNELS):
+        end = (n + 1) * uapi.PIT_CHANNEL_SIZE
+        changed[end - uapi.PIT_TIME_SIZE : end] = bytes(uapi.PIT_TIME_SIZE)
+    return bytes(changed)
 
 
 class VcpuBox:
@@ -207,7 +216,6 @@ class VcpuBox:
             vcpu.set(uapi.SET_XCRS, state.xcrs)
         vcpu.set(uapi.SET_XSAVE, check.sized(state.xsave, host.xsave_size))
         held = dict(zip(state.msr_indices, state.msr_values, strict=True))
-        held.pop(TSC, 0)
         deadline = held.pop(TSC_DEADLINE, 0)
         if state.tsc:  # near enough for the timers; the clock sets it when it goes on
             vcpu.set_msrs([(TSC, state.tsc)])

@@ -82,8 +82,8 @@ NAMES: Final = {
     0x4B564D07: "KVM_ASYNC_PF_ACK",
     0x4B564D08: "KVM_MIGRATION_CONTROL",
 }
-# Writing the others back does nothing, or harm: the first acknowledges an interrupt that is pending.
-_NOT_SAVED: Final = frozenset((0x4B564D07,))
+# KVM_ASYNC_PF_ACK acknowledges an interrupt that is pending; the TSC is the clocks' business.
+_NOT_SAVED: Final = frozenset((0x4B564D07, TSC))
 
 
 def name_of(index: int) -> str:

@@ -57,6 +57,9 @@ IRQCHIP: Final = Struct("=II512s")  # chip_id, pad, chip
 IRQCHIP_SIZE: Final = 512  # of the chip
 PIT_CONFIG: Final = Struct("=I60x")  # flags
 PIT_STATE2: Final = Struct("=112s")  # three channels, flags
+PIT_CHANNELS: Final = 3
+PIT_CHANNEL_SIZE: Final = 24  # bytes; the last of them are when its counter was loaded
+PIT_TIME_SIZE: Final = 8
 CLOCK_DATA: Final = Struct("=QI4xQQ16x")  # clock, flags, realtime, host_tsc
 IRQFD: Final = Struct("=IIIi16x")  # fd, gsi, flags, resamplefd
 IOEVENTFD: Final = Struct("=QQIiI36x")  # datamatch, addr, len, fd, flags

@@ -60,7 +60,7 @@ def vcpu(**changes):
         "xcrs": xcrs((0, 7)),
         "xsave": xsave(7),
         "debugregs": bytes(uapi.DEBUGREGS_SIZE),
-        "msr_indices": [0x10, 0x174],
+        "msr_indices": [0x175, 0x174],
         "msr_values": [5, 6],
         "lapic": bytes(uapi.LAPIC_SIZE),
         "events": bytes(uapi.EVENTS_SIZE),
@@ -74,7 +74,7 @@ def verdict(state, facts=None, known=()):
     try:
         state.check()
         here = FakeHost(**facts or {})
-        check.vcpu("kvm-vcpu/0", state, here, Msrs([0x10, 0x174], 0), FakeVcpu(*known))
+        check.vcpu("kvm-vcpu/0", state, here, Msrs([0x175, 0x174], 0), FakeVcpu(*known))
         check.features("kvm-vcpu/0", state.cpuid, here)
     except StateInvalidError as e:
         return str(e)
@@ -131,7 +131,7 @@ def test_many_missing_features_are_not_all_listed():
 
 
 def test_register_that_is_not_here_is_refused_unless_it_holds_nothing():
-    state = vcpu(msr_indices=[0x10, 0xC0000103], msr_values=[1, 2])
+    state = vcpu(msr_indices=[0x175, 0xC0000103], msr_values=[1, 2])
     assert verdict(state) == "kvm-vcpu/0: the guest uses TSC_AUX (0x2), which this host lacks"
     assert verdict(state, known=[0xC0000103]) == ""
     assert verdict(vcpu(msr_indices=[0xC0000103], msr_values=[0])) == ""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instar.cpu.kvm.msrs import Msrs, knows, name_of
+from instar.cpu.kvm.msrs import TSC, Msrs, knows, name_of
 from instar.errors import HostError
 
 
@@ -41,7 +41,7 @@ class Vcpu:
 def test_what_can_be_read_is_read_and_the_rest_forgotten(listed, held):
     msrs, vcpu = Msrs(sorted(listed), 0), Vcpu({index: index * 7 for index in held})
     found = dict(zip(*msrs.read(vcpu), strict=True))
-    assert found == {index: index * 7 for index in listed & held}
+    assert found == {index: index * 7 for index in listed & held - {TSC}}
     asked = vcpu.asked
     assert dict(zip(*msrs.read(vcpu), strict=True)) == found
     assert vcpu.asked == asked + (1 if found else 0)
