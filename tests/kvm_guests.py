@@ -174,7 +174,7 @@ class Devices:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.ioapic = None  # of the machine that runs, if it is not in the kernel
+        self.machine: Machine | None = None  # the last one that was made
         self.said: dict[int, list[int]] = {}  # by port
         self.read: dict[int, int] = {}  # how often, by port or address
 
@@ -187,13 +187,13 @@ class Devices:
         return from_port(self._again(port))
 
     def mmio_write(self, gpa: int, size: int, value: int) -> int:
-        if gpa & ~0xFFF == IOAPIC and self.ioapic:
-            self.ioapic.mmio_write(gpa & 0xFFF, size, value)
+        if gpa & ~0xFFF == IOAPIC:
+            self.machine.vcpus.ioapic.mmio_write(gpa & 0xFFF, size, value)
         return 0
 
     def mmio_read(self, gpa: int, size: int) -> int:
-        if gpa & ~0xFFF == IOAPIC and self.ioapic:
-            return self.ioapic.mmio_read(gpa & 0xFFF, size)
+        if gpa & ~0xFFF == IOAPIC:
+            return self.machine.vcpus.ioapic.mmio_read(gpa & 0xFFF, size)
         return from_device(self._again(gpa))
 
     def _again(self, where: int) -> int:
@@ -209,8 +209,21 @@ class Devices:
         """Return when something has happened."""
         deadline = time.monotonic() + 30
         while not happened():
-            assert time.monotonic() < deadline, f"not within 30 s; the guest said {self.said}"
+            assert time.monotonic() < deadline, f"not within 30 s: {self.report()}"
             time.sleep(0.001)
+
+    def report(self) -> str:
+        """Return what is known of a guest that does not go on."""
+        machine = self.machine
+        if machine is None:
+            return "there is no machine"
+        registers = {name: hex(value) for name, value in machine.vcpus.registers(0).items()}
+        lapic = machine.vcpus.parked(
+            lambda: machine.vcpus.vcpus[0].get(uapi.GET_LAPIC, uapi.LAPIC_SIZE)
+        )
+        said = {port: values[-3:] for port, values in self.said.items()}
+        pending = lapic[0x100:0x180].hex(), lapic[0x200:0x280].hex()
+        return f"{machine.wishes} {machine.bugs} said {said} pending {pending} {registers}"
 
 
 class Machine:
@@ -232,7 +245,7 @@ class Machine:
                 shutdown=lambda: self.wishes.append("shutdown"),
             ),
         )
-        devices.ioapic = self.vcpus.ioapic
+        devices.machine = self
         self.vcpus.memory.add(0, RAM, _run.address_of(ram))
 
     def start(self) -> None:
