@@ -8,16 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from instar.image.ticker import ticker_image
-from needs import NEEDS
+from harness import VIRT
+from needs import NEEDS, bare_guests_cannot_run
+from tickers import Ticker, on_kvm, on_software
 
 
 @pytest.fixture(scope="session")
 def ticker(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bare-metal guest as a kernel file."""
-    path = tmp_path_factory.mktemp("guest") / "ticker.bin"
-    path.write_bytes(ticker_image({"TICK_EVERY": 10}))  # ten ticks a second
-    return path
+    """The bare-metal guest of the software CPU as a kernel file."""
+    return on_software(tmp_path_factory.mktemp("guest"), TICK_EVERY=10).kernel  # ten a second
+
+
+@pytest.fixture(scope="session")
+def ticker_for_kvm(tmp_path_factory: pytest.TempPathFactory) -> Ticker:
+    """The same for KVM."""
+    return on_kvm(tmp_path_factory.mktemp("guest"), TICK_EVERY=10)
+
+
+@pytest.fixture(params=["software", "kvm"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each CPU back end that this host can run a bare guest with."""
+    if request.param == "kvm" and (why := bare_guests_cannot_run()):
+        pytest.skip(why)
+    return request.param
+
+
+@pytest.fixture
+def guest(backend: str, request: pytest.FixtureRequest) -> Ticker:
+    """The bare-metal guest on each CPU back end."""
+    if backend == "kvm":
+        return request.getfixturevalue("ticker_for_kvm")
+    return Ticker(VIRT, request.getfixturevalue("ticker"))
 
 
 class Debian:

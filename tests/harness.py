@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,18 @@ if TYPE_CHECKING:
 PROGRAM = Path(sys.executable).parent / "instar-system"
 KEEPER = "instar-keeper"  # the task that keeps an old program's memory until the pause is over
 PATIENCE = 60.0  # seconds until a test gives up waiting; machines are noisy, no test measures
+
+
+class Machine(NamedTuple):
+    """What depends on the CPU back end: board, words of the command line, and where the guest's RAM begins."""
+
+    board: str
+    words: tuple[str, ...]
+    ram: int
+
+
+VIRT = Machine("virt", (), 0x8000_0000)
+MICROVM = Machine("microvm", ("-accel", "kvm,x-bare-guest=on"), 0)  # for guests without a kernel
 
 
 class GoneError(Exception):
@@ -144,9 +156,9 @@ class Console:
 class Vm:
     """One instar-system with a QMP socket and a serial socket in a folder of its own.
 
-    ``size`` MiB of RAM in a memfd named ram0, fit for updates; ``extra`` arguments come last. ``wrapper`` is a command
-    that executes the program or starts it as its only child. ``serial`` is where the serial port goes instead of to
-    ``console``. A test that lets a guardian take over notes its process number in ``pid``.
+    ``machine`` is what runs the guest, with ``size`` MiB of RAM in a memfd named ram0, fit for updates. ``extra``
+    arguments come last. ``wrapper`` is a command that executes the program or starts it as its only child. ``serial``
+    is where the serial port goes instead of to ``console``. A test that lets a guardian take over notes its process number in ``pid``.
     """
 
     _pid = 0
@@ -163,6 +175,7 @@ class Vm:
     def __init__(
         self,
         *extra: str,
+        machine: Machine = VIRT,
         size: int = 64,
         shared: bool = True,
         program: Path = PROGRAM,
@@ -170,13 +183,14 @@ class Vm:
         serial: str = "",
         **popen,
     ) -> None:
+        self.machine = machine
         self.folder = Path(tempfile.mkdtemp(prefix="instar-test-"))
         share = "on" if shared else "off"
         own = f"socket,id=con,path={self.folder}/serial,server=on,wait=off"
         self.argv = [
             str(program), "-m", f"{size}M", "-nodefaults",
             "-object", f"memory-backend-memfd,id=ram0,size={size}M,share={share}",
-            "-machine", f"virt,memory-backend=ram0,aux-ram-share={share}",
+            "-machine", f"{machine.board},memory-backend=ram0,aux-ram-share={share}", *machine.words,
             *(["-serial", serial] if serial else ["-chardev", own, "-serial", "chardev:con"]),
             "-qmp", f"unix:{self.folder}/qmp,server=on,wait=off",
             *extra,
@@ -277,7 +291,7 @@ class Vm:
         for link in Path(f"/proc/{self.pid}/fd").iterdir():
             if "memory-backend-ram0" in fd_name(link):
                 with open(link, "rb") as file:
-                    return os.pread(file.fileno(), length, gpa - 0x8000_0000)
+                    return os.pread(file.fileno(), length, gpa - self.machine.ram)
         raise GoneError("the process has no memfd of ram0")
 
     def wait_exit(self) -> int:

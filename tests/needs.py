@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ def daemons_missing() -> str:
     return program_missing("qemu-storage-daemon", "qemu-system-common")
 
 
+@functools.cache
 def bare_guests_cannot_run() -> str:
     """Say why no guest can run under KVM; empty if a bare one can, which needs less than a kernel."""
     try:

@@ -65,6 +65,7 @@ class Target(Vm):
     def __init__(
         self, pair: Pair, extra: tuple[str, ...], incoming: str, program: Path, **options
     ) -> None:
+        self.machine = pair.vm.machine
         self.folder = Path(tempfile.mkdtemp(prefix="instar-test-"))
         replaced = [
             word.replace(f"{pair.vm.folder}/serial", f"{self.folder}/serial").replace(

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from harness import Vm
+from tickers import Ticker
 
 
 @pytest.fixture
-def vm(ticker: Path):
-    with Vm("-kernel", str(ticker)) as machine:
+def vm(guest: Ticker):
+    with guest.vm() as machine:
         machine.console.wait(b"tick 1")
         machine.prepare_update()
         yield machine
@@ -172,9 +173,9 @@ INCOMING = [
 
 
 def test_state_that_cannot_be_read_is_refused_and_a_right_one_is_still_taken(
-    ticker: Path,
+    guest: Ticker,
 ) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
         os.mkfifo(vm.folder / "pipe")
@@ -215,9 +216,9 @@ def test_state_file_that_somebody_removes_does_not_hide_why_the_update_failed(vm
 
 
 def test_state_cut_short_anywhere_is_refused_and_the_whole_one_is_still_taken(
-    ticker: Path,
+    guest: Ticker,
 ) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
         vm.qmp.command("migrate", uri=uri)
@@ -244,8 +245,8 @@ REASON = (
 )
 
 
-def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker), shared=False) as vm:
+def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(guest: Ticker) -> None:
+    with guest.vm(shared=False) as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update()
         assert vm.qmp.command("query-migrate")["blocked-reasons"] == [

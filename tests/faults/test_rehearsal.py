@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from harness import Vm
+from tickers import Ticker
 
 
 @pytest.fixture
-def vm(ticker: Path):
-    with Vm("-kernel", str(ticker)) as machine:
+def vm(guest: Ticker):
+    with guest.vm() as machine:
         machine.console.wait(b"tick 1")
         yield machine
 

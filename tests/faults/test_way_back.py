@@ -9,6 +9,7 @@ import pytest
 
 from faulty import faulty
 from harness import Vm
+from tickers import Ticker
 
 GO = "import instar.migration.incoming as i\n"
 RAISES = {
@@ -39,8 +40,8 @@ def fail(vm: Vm, program: Path) -> str:
 
 
 @pytest.fixture
-def vm(ticker: Path):
-    with Vm("-kernel", str(ticker)) as machine:
+def vm(guest: Ticker):
+    with guest.vm() as machine:
         machine.console.wait(b"tick 1")
         machine.update()
         yield machine

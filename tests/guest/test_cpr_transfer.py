@@ -10,6 +10,7 @@ import pytest
 
 from conftest import Debian
 from harness import Qmp, QmpError, Vm
+from tickers import Ticker
 from transfer_pair import Pair, hand_over
 
 BAD = re.compile(rb"stall|hung task|I/O error|blocked for more than|Oops|BUG:|DISK ERROR")
@@ -28,8 +29,8 @@ def next_tick(vm: Vm) -> int:
 
 
 @pytest.fixture
-def pair(ticker: Path):
-    with Vm("-kernel", str(ticker)) as vm:
+def pair(guest: Ticker):
+    with guest.vm() as vm:
         vm.console.wait(b"tick 3")
         yield Pair(vm)
 

@@ -9,8 +9,8 @@ import pytest
 
 from harness import PROGRAM, Vm
 from instar._version import VERSION
-from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
 from older_program import make_program
+from tickers import Ticker, status
 from transfer_pair import Pair
 
 BEFORE = {"virtio-net": 1, "netdev": 1, "migration-settings": 2}  # these have had versions since
@@ -40,8 +40,8 @@ def network(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def vm(ticker: Path, network: list[str]):
-    with Vm("-kernel", str(ticker), *network) as machine:
+def vm(guest: Ticker, network: list[str]):
+    with guest.vm(*network) as machine:
         machine.console.wait(b"tick 1")
         yield machine
 
@@ -57,8 +57,7 @@ def end_of(vm: Vm, program: Path) -> dict:
 
 def runs_on(vm: Vm, pid: int) -> bool:
     vm.console.wait(b"tick", len(vm.console.text))
-    status = read_status(vm.guest_memory(STATUS_ADDRESS, STATUS_SIZE))
-    return (vm.process.pid, vm.process.poll(), status.errors) == (pid, None, 0)
+    return (vm.process.pid, vm.process.poll(), status(vm).errors) == (pid, None, 0)
 
 
 def test_ten_times_down_and_up_again_under_disk_and_console_load_loses_nothing(
@@ -113,11 +112,11 @@ def test_setting_that_the_release_before_does_not_have_is_reported(vm: Vm, tmp_p
 
 
 def test_release_before_whose_versions_this_one_does_not_write_is_refused_with_what_is_needed(
-    ticker: Path, network: list[str], tmp_path: Path
+    guest: Ticker, network: list[str], tmp_path: Path
 ) -> None:
     before = make_program(tmp_path, "0.0.9", {"virtio-net": 1})
     after = make_program(tmp_path, "0.2.0", {}, {"virtio-net": 2})
-    with Vm("-kernel", str(ticker), *network, program=after) as vm:
+    with guest.vm(*network, program=after) as vm:
         vm.console.wait(b"tick 1")
         report = end_of(vm, before)
         assert report["reason"] == f"rehearsal of {before}: {WANTED}"
@@ -172,10 +171,10 @@ vm.Vm.things = lambda self: [*others(self), lamp]
 
 
 def test_part_that_the_release_before_does_not_know_is_left_if_it_was_not_used(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     later = make_program(tmp_path, "0.2.0", {}, more=LAMP.format(0))
-    with Vm("-kernel", str(ticker), program=later) as vm:
+    with guest.vm(program=later) as vm:
         vm.console.wait(b"tick 1")
         report = end_of(vm, PROGRAM)
         assert (report["status"], report["new-version"]) == ("completed", VERSION)
@@ -187,10 +186,10 @@ def test_part_that_the_release_before_does_not_know_is_left_if_it_was_not_used(
 
 
 def test_part_that_the_release_before_does_not_know_and_that_was_used_refuses(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     later = make_program(tmp_path, "0.2.0", {}, more=LAMP.format(7))
-    with Vm("-kernel", str(ticker), program=later) as vm:
+    with guest.vm(program=later) as vm:
         vm.console.wait(b"tick 1")
         report = end_of(vm, PROGRAM)
         assert report["reason"] == (
@@ -225,7 +224,9 @@ def test_optional_field_of_a_later_release_is_kept_and_handed_on(
         assert runs_on(vm, vm.process.pid)
 
 
-def test_transfer_to_the_release_before_writes_what_it_reads(ticker: Path, tmp_path: Path) -> None:
+def test_transfer_to_the_release_before_writes_what_it_reads(
+    guest: Ticker, tmp_path: Path
+) -> None:
     before = make_program(tmp_path, "0.0.9", {"virtio-net": 1})
     card = [
         "-netdev",
@@ -233,7 +234,7 @@ def test_transfer_to_the_release_before_writes_what_it_reads(ticker: Path, tmp_p
         "-device",
         "virtio-net-device,netdev=n0",
     ]
-    with Vm("-kernel", str(ticker), *card) as vm:
+    with guest.vm(*card) as vm:
         vm.console.wait(b"tick 1")
         pair = Pair(vm)
         with pair.target(program=before) as target:

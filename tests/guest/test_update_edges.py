@@ -9,15 +9,11 @@ import pytest
 
 from harness import PATIENCE, Vm
 from instar.cpu.rv64.asm import assemble
-from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
+from tickers import Ticker, status
 
 
-def status(vm: Vm):
-    return read_status(vm.guest_memory(STATUS_ADDRESS, STATUS_SIZE))
-
-
-def test_reset_of_a_paused_machine_makes_it_prelaunch_as_qemu_does(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_reset_of_a_paused_machine_makes_it_prelaunch_as_qemu_does(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         seen = len(vm.console.text)
         vm.qmp.command("stop")
@@ -27,8 +23,8 @@ def test_reset_of_a_paused_machine_makes_it_prelaunch_as_qemu_does(ticker: Path)
         vm.console.wait(b"ticker: started", seen)
 
 
-def test_deferred_incoming_finds_the_state_in_a_memfd(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_deferred_incoming_finds_the_state_in_a_memfd(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
         vm.qmp.command("migrate", uri="memfd:")
@@ -40,8 +36,8 @@ def test_deferred_incoming_finds_the_state_in_a_memfd(ticker: Path) -> None:
         assert status(vm).errors == 0
 
 
-def test_refused_migrate_leaves_the_report_of_the_update_before(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_refused_migrate_leaves_the_report_of_the_update_before(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         report = vm.update()
         uri = vm.prepare_update(command=["/nonexistent/instar", "-incoming", "memfd:"])
@@ -53,8 +49,8 @@ def test_refused_migrate_leaves_the_report_of_the_update_before(ticker: Path) ->
     assert info == report
 
 
-def test_phases_of_an_update_account_for_its_whole_pause(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_phases_of_an_update_account_for_its_whole_pause(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         update = vm.update()["x-update"]
     phases = [phase["us"] for phase in update["phases"] if phase["name"] != "prepare"]
@@ -62,20 +58,20 @@ def test_phases_of_an_update_account_for_its_whole_pause(ticker: Path) -> None:
 
 
 def test_incoming_guest_whose_disk_is_in_use_ends_with_one_sentence(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(1 << 20))
     drive = (
         "-drive", f"file={disk},if=none,id=d0,format=raw", "-device", "virtio-blk-device,drive=d0",
     )  # fmt: skip
-    with Vm("-kernel", str(ticker), *drive) as vm:
+    with guest.vm(*drive) as vm:
         vm.console.wait(b"tick 1")
         vm.qmp.command("migrate", uri=f"file:{tmp_path}/vm.state")
         while vm.qmp.command("query-status")["status"] != "postmigrate":
             pass
         vm.qmp.command("cont")
-        with Vm("-kernel", str(ticker), *drive, "-incoming", "defer") as other:
+        with guest.vm(*drive, "-incoming", "defer") as other:
             other.qmp.command("migrate-incoming", uri=f"file:{tmp_path}/vm.state")
             assert other.wait_exit() == 1
             assert other.said().startswith(
@@ -84,9 +80,9 @@ def test_incoming_guest_whose_disk_is_in_use_ends_with_one_sentence(
             assert len(other.said().splitlines()) <= 2  # the sentence, and a hint
 
 
-def test_typing_during_updates_loses_no_byte(ticker: Path) -> None:
+def test_typing_during_updates_loses_no_byte(guest: Ticker) -> None:
     """One key at a time, a little later after each ``migrate``: some between saving the port and the exec."""
-    with Vm("-kernel", str(ticker)) as vm:
+    with guest.vm() as vm:
         vm.console.wait(b"tick")
         uri = vm.prepare_update()
         for keys in range(1, 46):
@@ -129,15 +125,15 @@ def test_guest_with_a_timer_in_the_far_future_can_be_stopped(
 
 
 def test_incoming_state_of_another_machine_is_refused_before_anything_is_loaded(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     uri = f"file:{tmp_path}/vm.state"
-    with Vm("-kernel", str(ticker)) as vm:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         vm.qmp.command("migrate", uri=uri)
         while vm.qmp.command("query-status")["status"] != "postmigrate":
             pass
-    with Vm("-kernel", str(ticker), "-smp", "2", "-incoming", "defer") as other:
+    with guest.vm("-smp", "2", "-incoming", "defer") as other:
         for _ in range(2):
             reply = other.qmp.raw("migrate-incoming", uri=uri)
             assert (

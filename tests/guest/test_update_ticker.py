@@ -6,16 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import Vm
-from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status
+from tickers import Ticker, status
 
 
-def status(vm: Vm):
-    return read_status(vm.guest_memory(STATUS_ADDRESS, STATUS_SIZE))
-
-
-def test_guest_boots_ticks_and_echoes(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_guest_boots_ticks_and_echoes(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 2")
         vm.console.send(b"hello\r")
         vm.console.wait(b"hello")
@@ -25,8 +20,8 @@ def test_guest_boots_ticks_and_echoes(ticker: Path) -> None:
         assert vm.wait_exit() == 0
 
 
-def test_update_keeps_process_connections_guest_and_settings(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_update_keeps_process_connections_guest_and_settings(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         pid, before = vm.process.pid, status(vm)
         report = vm.update()
@@ -48,8 +43,8 @@ def test_update_keeps_process_connections_guest_and_settings(ticker: Path) -> No
         ]  # fmt: skip
 
 
-def test_events_of_an_update_come_in_qemus_order(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_events_of_an_update_come_in_qemus_order(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update()
         vm.qmp.events.clear()
@@ -68,16 +63,16 @@ def test_events_of_an_update_come_in_qemus_order(ticker: Path) -> None:
 
 
 @pytest.mark.parametrize("uri", ["file:{folder}/vm.state,offset=8192", "memfd:"])
-def test_update_through_other_channels(ticker: Path, uri: str) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_update_through_other_channels(guest: Ticker, uri: str) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         vm.update(uri=uri.format(folder=vm.folder))
         vm.console.wait(b"tick", len(vm.console.text))
         assert status(vm).errors == 0
 
 
-def test_twenty_updates_lose_no_console_byte_and_nothing_grows(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker), "-smp", "2") as vm:
+def test_twenty_updates_lose_no_console_byte_and_nothing_grows(guest: Ticker) -> None:
+    with guest.vm("-smp", "2") as vm:
         vm.console.wait(b"tick 1")
         vm.update()
         footprint = vm.footprint()
@@ -95,8 +90,8 @@ def test_twenty_updates_lose_no_console_byte_and_nothing_grows(ticker: Path) -> 
         assert status(vm).errors == 0
 
 
-def test_paused_guest_stays_paused(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_paused_guest_stays_paused(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         vm.qmp.command("stop")
         before = status(vm)
@@ -107,8 +102,8 @@ def test_paused_guest_stays_paused(ticker: Path) -> None:
         vm.console.wait(b"tick", len(vm.console.text))
 
 
-def test_deferred_incoming_waits_for_the_command_and_can_be_tried_again(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_deferred_incoming_waits_for_the_command_and_can_be_tried_again(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update(command=[*vm.argv, "-incoming", "defer"])
         vm.qmp.command("migrate", uri=uri)
@@ -121,8 +116,8 @@ def test_deferred_incoming_waits_for_the_command_and_can_be_tried_again(ticker: 
         vm.console.wait(b"tick", len(vm.console.text))
 
 
-def test_pause_before_switchover_waits_then_goes_on(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_pause_before_switchover_waits_then_goes_on(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update()
         vm.qmp.command(
@@ -137,8 +132,8 @@ def test_pause_before_switchover_waits_then_goes_on(ticker: Path) -> None:
         vm.console.wait(b"tick", len(vm.console.text))
 
 
-def test_cancel_before_switchover_resumes_and_a_retry_works(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_cancel_before_switchover_resumes_and_a_retry_works(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = vm.prepare_update()
         footprint = vm.footprint()
@@ -157,11 +152,11 @@ def test_cancel_before_switchover_resumes_and_a_retry_works(ticker: Path) -> Non
 
 
 def test_reset_after_an_update_boots_the_same_images_without_the_files(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     kernel = tmp_path / "kernel"
-    kernel.write_bytes(ticker.read_bytes())
-    with Vm("-kernel", str(kernel)) as vm:
+    kernel.write_bytes(guest.kernel.read_bytes())
+    with Ticker(guest.machine, kernel).vm() as vm:
         vm.console.wait(b"tick 1")
         vm.update()
         kernel.unlink()
@@ -174,8 +169,8 @@ def test_reset_after_an_update_boots_the_same_images_without_the_files(
         vm.console.wait(b"tick 1\n", seen)
 
 
-def test_normal_migration_moves_the_guest_to_another_process(ticker: Path) -> None:
-    with Vm("-kernel", str(ticker)) as vm:
+def test_normal_migration_moves_the_guest_to_another_process(guest: Ticker) -> None:
+    with guest.vm() as vm:
         vm.console.wait(b"tick 1")
         uri = f"file:{vm.folder}/vm.state"
         vm.qmp.command(
@@ -185,7 +180,7 @@ def test_normal_migration_moves_the_guest_to_another_process(ticker: Path) -> No
         vm.qmp.wait_event("MIGRATION", status="completed")
         assert vm.qmp.command("query-status") == {"status": "postmigrate", "running": False}
         before = status(vm)
-        with Vm("-kernel", str(ticker), "-incoming", uri) as other:
+        with guest.vm("-incoming", uri) as other:
             other.console.wait(b"tick")
             after = status(other)
             assert after.counter >= before.counter

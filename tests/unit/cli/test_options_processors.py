@@ -62,6 +62,7 @@ def test_features_are_kept_in_their_order():
         ("-M microvm,accel=hvf", "-machine: accel='hvf': allowed is"),
         ("-accel tcg,kernel-irqchip=split", "for -accel kvm alone"),
         ("-accel tcg,x-pause-shown=on", "for -accel kvm alone"),
+        ("-accel tcg,x-bare-guest=on", "for -accel kvm alone"),
         ("-M microvm -accel kvm,kernel-irqchip=off", "allowed is on or split"),
         (
             "-M microvm,pit=on -accel kvm,kernel-irqchip=split",
@@ -91,7 +92,7 @@ def test_what_does_not_go_together_is_refused(line, text):
     [
         "-M microvm",
         "-M microvm,pit=off -accel kvm:interpreter,x-pause-shown=on -cpu host,+avx2,-sse4.2 -smp 2",
-        "-M microvm -accel interpreter -accel kvm,kernel-irqchip=split",
+        "-M microvm -accel interpreter -accel kvm,kernel-irqchip=split,x-bare-guest=on",
         "-accel kvm:interpreter -cpu rv64,sstc=off",
     ],
 )

@@ -88,8 +88,10 @@ class MachineConfig(Record):
 class AccelConfig(Record):
     """``-accel``: what runs the guest's instructions."""
 
-    __slots__ = ("kind", "pause_shown", "split_irqchip", "wanted")
-    uncompared: ClassVar[frozenset[str]] = frozenset({"wanted"})  # what else was allowed
+    __slots__ = ("bare_guest", "kind", "pause_shown", "split_irqchip", "wanted")
+    uncompared: ClassVar[frozenset[str]] = frozenset(
+        {"bare_guest", "wanted"}  # what would have done, and what else was allowed
+    )
 
     def __init__(
         self,
@@ -98,11 +100,13 @@ class AccelConfig(Record):
         wanted: list[str] | None = None,
         split_irqchip: bool = False,
         pause_shown: bool = False,
+        bare_guest: bool = False,
     ) -> None:
         self.kind = kind  # the one that can run the board
         self.wanted = [kind] if wanted is None else wanted  # by preference
         self.split_irqchip = split_irqchip  # the IOAPIC is not in the kernel
         self.pause_shown = pause_shown  # the guest's clocks show how long it did not run
+        self.bare_guest = bare_guest  # integer instructions are all that it has
 
 
 class CpuConfig(Record):

@@ -86,6 +86,7 @@ MACHINE_OPTIONS = (
             Key("kernel-irqchip", "choice", "kvm: all interrupt controllers in the kernel, or not the IOAPIC",
                 choices=("on", "split"), default="on"),
             Key("x-pause-shown", "flag", "kvm: the guest's clocks show how long it stood still", default="off"),
+            Key("x-bare-guest", "flag", "kvm: the guest has only integer instructions; any KVM will do", default="off"),
             Key("thread", "choice", "all harts take turns in one thread", choices=("single",),
                 default="single"),
         ),

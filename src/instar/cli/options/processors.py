@@ -74,11 +74,14 @@ def _accel(given: Given, board: str) -> AccelConfig:
         keys |= values.given
     split = keys.get("kernel-irqchip") == "split"
     shown = keys.get("x-pause-shown") is True
-    if kind != "kvm" and (split or shown):
+    bare = keys.get("x-bare-guest") is True
+    if kind != "kvm" and (split or shown or bare):
         raise ConfigError(
-            f"-accel {kind}: kernel-irqchip= and x-pause-shown= are for -accel kvm alone"
+            f"-accel {kind}: kernel-irqchip=, x-pause-shown= and x-bare-guest= are for -accel kvm alone"
         )
-    return AccelConfig(kind=kind, wanted=wanted, split_irqchip=split, pause_shown=shown)
+    return AccelConfig(
+        kind=kind, wanted=wanted, split_irqchip=split, pause_shown=shown, bare_guest=bare
+    )
 
 
 def _names(given: Given) -> Iterator[str]:

@@ -110,6 +110,7 @@ def _accel_word(accel: AccelConfig) -> str:
         keys = [
             ("kernel-irqchip", "split" if accel.split_irqchip else "on"),
             ("x-pause-shown", _flag(accel.pause_shown)),
+            ("x-bare-guest", _flag(accel.bare_guest)),
         ]
     return _join(":".join(accel.wanted), keys)
 

@@ -73,7 +73,7 @@ class MicrovmPlatform:
         self._vm = vm
         self._serial = serial
         config, machine = self._config, vm.machine
-        kvm = _open_kvm(vm)
+        kvm = _open_kvm(vm, bare_guest=config.accel.bare_guest)
         options = KvmOptions(
             count=config.smp.cpus,
             cpu=CpuModel(",".join((config.cpu.model, *config.cpu.features))),
@@ -136,7 +136,7 @@ class _Processors:
             self._vcpus.start_protected(state.entry, state.registers)
 
 
-def _open_kvm(vm: Vm) -> Kvm:
+def _open_kvm(vm: Vm, *, bare_guest: bool) -> Kvm:
     """Return the device, by the descriptor of the program before if it had one: a rehearsal may open nothing.
 
     Raises:
@@ -146,7 +146,7 @@ def _open_kvm(vm: Vm) -> Kvm:
     if fd >= 0:
         return Kvm(fd, inert=vm.inert)
     kvm = Kvm(inert=vm.inert)
-    why = probe.can_run(kvm)
+    why = probe.can_run(kvm, plain=bare_guest)
     if why:
         kvm.close()
         raise ConfigError(f"-accel kvm: {why}; nothing was started")
