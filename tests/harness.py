@@ -158,7 +158,8 @@ class Vm:
 
     ``machine`` is what runs the guest, with ``size`` MiB of RAM in a memfd named ram0, fit for updates. ``extra``
     arguments come last. ``wrapper`` is a command that executes the program or starts it as its only child. ``serial``
-    is where the serial port goes instead of to ``console``. A test that lets a guardian take over notes its process number in ``pid``.
+    is where the serial port goes instead of to ``console``. A test that lets a guardian take over notes its process
+    number in ``pid``.
     """
 
     _pid = 0

@@ -149,6 +149,20 @@ def test_processor_not_started_yet_is_started_after_an_update(ram, devices):
     machine.close()
 
 
+def test_state_that_was_loaded_is_saved_as_it_was(ram, devices):
+    machine = Machine(ram, devices)
+    boot_long(machine, ram, TIMER)
+    machine.start()
+    devices.wait_for(5)
+    machine.stop()
+    records = machine.save()
+    machine.close()
+    again = Machine(ram, devices)
+    again.load(records)
+    assert again.save() == records
+    again.close()
+
+
 def test_timer_interrupts_go_on_after_each_update(ram, devices):
     machine = Machine(ram, devices)
     boot_long(machine, ram, TIMER)

@@ -143,7 +143,7 @@ def without_times(pit: bytes) -> bytes:
 class VcpuBox:
     """One vCPU."""
 
-    __slots__ = ("_clock", "_host", "_msrs", "_packed", "cpuid", "state_id", "vcpu")
+    __slots__ = ("_clock", "_host", "_loaded", "_msrs", "_packed", "cpuid", "state_id", "vcpu")
     state_class: ClassVar[type[State]] = KvmVcpuState
 
     def __init__(
@@ -160,6 +160,7 @@ class VcpuBox:
         self._msrs = msrs
         self._clock = clock
         self._host = host
+        self._loaded = (-1, b"")  # before which run, and what the LAPIC's timer had left
         self.state_id = f"kvm-vcpu/{vcpu.number}"
 
     def save_state(self) -> KvmVcpuState:
@@ -181,12 +182,21 @@ class VcpuBox:
             debugregs=vcpu.get(uapi.GET_DEBUGREGS, uapi.DEBUGREGS_SIZE),
             msr_indices=indices,
             msr_values=values,
-            lapic=vcpu.get(uapi.GET_LAPIC, uapi.LAPIC_SIZE),
+            lapic=self._lapic(),
             events=vcpu.get(uapi.GET_VCPU_EVENTS, uapi.EVENTS_SIZE),
             mp_state=mp_state,
             nested=vcpu.nested_state(host.nested_size) if host.nested_size else b"",
             tsc=self._clock.tscs[vcpu.number],
         )
+
+    def _lapic(self) -> bytes:
+        """Return the LAPIC; its timer goes on in the kernel while the guest stands still, and is where it was."""
+        found = self.vcpu.get(uapi.GET_LAPIC, uapi.LAPIC_SIZE)
+        run, left = self._loaded
+        if run != self._clock.runs:
+            return found
+        at = uapi.LAPIC_TIMER_LEFT_AT
+        return found[:at] + left + found[at + len(left) :]
 
     def check_against(self, state: KvmVcpuState) -> None:
         """Refuse what this host's CPU and kernel cannot take (StateInvalidError); nothing was changed."""
@@ -222,6 +232,8 @@ class VcpuBox:
         self._msrs.write(vcpu, list(held.items()))
         vcpu.set(uapi.SET_REGS, state.regs)
         vcpu.set(uapi.SET_LAPIC, state.lapic)
+        at = uapi.LAPIC_TIMER_LEFT_AT
+        self._loaded = (self._clock.runs, state.lapic[at : at + 4])
         if deadline:
             self._msrs.write(vcpu, [(TSC_DEADLINE, deadline)])
         vcpu.set(uapi.SET_DEBUGREGS, state.debugregs)

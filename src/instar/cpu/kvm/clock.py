@@ -35,6 +35,7 @@ class GuestClock:
         clock_ns: kvmclock at the last look.
         fresh: No guest ran by it, here or in a program before.
         looked_ns: The host's wall clock then; 0: it never ran.
+        runs: How often it was started.
         scaled: The guest's TSC does not run as fast as the host's.
         tscs: The guest's TSCs then.
     """
@@ -49,6 +50,7 @@ class GuestClock:
         "clock_ns",
         "fresh",
         "looked_ns",
+        "runs",
         "scaled",
         "tscs",
     )
@@ -60,6 +62,7 @@ class GuestClock:
         self._offsets = vcpus[0].has_tsc_offset()
         self._base_ns = 0
         self._running = False
+        self.runs = 0
         self.scaled = False
         self.fresh = True
         self.clock_ns = 0
@@ -101,6 +104,7 @@ class GuestClock:
             self._go_on()
         self._base_ns -= monotonic_ns()
         self._running = True
+        self.runs += 1
 
     def set_khz(self, khz: int) -> None:
         """Let the TSCs run at another frequency than the host's (HostError)."""

@@ -82,8 +82,9 @@ NAMES: Final = {
     0x4B564D07: "KVM_ASYNC_PF_ACK",
     0x4B564D08: "KVM_MIGRATION_CONTROL",
 }
-# KVM_ASYNC_PF_ACK acknowledges an interrupt that is pending; the TSC is the clocks' business.
-_NOT_SAVED: Final = frozenset((0x4B564D07, TSC))
+# KVM_ASYNC_PF_ACK acknowledges an interrupt that is pending; the TSC is the clocks' business, and Hyper-V's reference
+# time follows kvmclock.
+_NOT_SAVED: Final = frozenset((0x4B564D07, TSC, 0x4000_0020))
 
 
 def name_of(index: int) -> str:
