@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Debian
 from harness import Qmp, QmpError, Vm
-from tickers import Ticker
+from tickers import Ticker, status
 from transfer_pair import Pair, hand_over
 
 BAD = re.compile(rb"stall|hung task|I/O error|blocked for more than|Oops|BUG:|DISK ERROR")
@@ -64,6 +64,8 @@ def mapped(pid: int) -> int:
 
 
 def test_target_has_the_memory_mapped_before_the_guest_stops(pair: Pair) -> None:
+    while not status(pair.vm).checks:  # it has been all over its window: no pages come any more
+        pair.vm.console.wait(b"tick", len(pair.vm.console.text))
     capabilities = [{"capability": "pause-before-switchover", "state": True}]
     pair.vm.qmp.command("migrate-set-capabilities", capabilities=capabilities)
     with pair.target() as target:
