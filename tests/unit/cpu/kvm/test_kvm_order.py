@@ -18,7 +18,7 @@ class Clock:
     def __init__(self):
         self.tscs = [777]
         self.clock_ns, self.looked_ns = 11, 22
-        self.looks = 0
+        self.looks = self.runs = 0
         self.loaded = ()
         self.khz = 0
 
@@ -132,6 +132,20 @@ def test_vcpu_survives_its_record():
     again = load(KvmVcpuState, 1, save(state))
     assert again == state
     assert len(again.xsave) == 8192
+
+
+@pytest.mark.parametrize(("runs", "left"), [(0, 100), (1, 60)])
+def test_timer_that_goes_on_in_the_kernel_stands_still_until_the_guest_runs(runs, left):
+    at = uapi.LAPIC_TIMER_LEFT_AT
+    lapic = bytearray(uapi.LAPIC_SIZE)
+    state = box(Vcpu()).save_state()
+    lapic[at], state.lapic = 60, bytes(lapic[:at]) + b"\x64" + bytes(lapic[at + 1 :])
+    vcpu = Vcpu()
+    other = box(vcpu)
+    other.load_state(state)
+    vcpu.held["LAPIC"] = bytes(lapic)
+    other._clock.runs += runs
+    assert other.save_state().lapic[at] == left
 
 
 class Vm:
