@@ -143,7 +143,7 @@ def test_timer_that_goes_on_in_the_kernel_stands_still_until_the_guest_runs(runs
     vcpu = Vcpu()
     other = box(vcpu)
     other.load_state(state)
-    vcpu.held["LAPIC"] = bytes(lapic)
+    vcpu.held["KVM_LAPIC"] = bytes(lapic)
     other._clock.runs += runs
     assert other.save_state().lapic[at] == left
 
