@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from instar.errors import ConfigError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,10 +67,19 @@ if TYPE_CHECKING:
 
 
 def platform_of(config: Config) -> Platform:
-    """Return what ``-machine`` and ``-accel`` ask for."""
-    if config.machine.type == "microvm":
-        from instar.cli.platforms.microvm import MicrovmPlatform  # noqa: PLC0415 - as below
+    """Return what ``-machine`` and ``-accel`` ask for.
 
+    Raises:
+        ConfigError: this program was built without what runs it.
+    """
+    if config.machine.type == "microvm":
+        try:
+            from instar.cli.platforms.microvm import MicrovmPlatform  # noqa: PLC0415 - as below
+        except ImportError as e:
+            raise ConfigError(
+                "-accel kvm: the part of Instar that is compiled for it is missing (Linux on x86-64 alone has it); "
+                "nothing was started"
+            ) from e
         return MicrovmPlatform(config)
     from instar.cli.platforms.virt import VirtPlatform  # noqa: PLC0415 - only what the machine is
 

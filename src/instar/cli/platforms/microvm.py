@@ -7,7 +7,7 @@ import os
 from instar.boards import microvm
 from instar.boards.kicks import Kicks
 from instar.boards.x86.boot import BLOCK_ID, adopt_images
-from instar.cpu.kvm import probe
+from instar.cpu.kvm import ioapic, probe
 from instar.cpu.kvm._run import address_of
 from instar.cpu.kvm.cpuid import CpuModel
 from instar.cpu.kvm.kvm import Kvm
@@ -88,7 +88,10 @@ class MicrovmPlatform:
         self._vcpus = KvmVcpus(kvm, options, bus=bus, wishes=wishes)
         for region in space.ram:
             self._vcpus.memory.add(region.base, region.size, address_of(region.view))
-        if not config.accel.split_irqchip:
+        chip = self._vcpus.ioapic
+        if chip is not None:
+            space.add_mmio(ioapic.BASE, ioapic.SIZE, chip, "ioapic")
+        else:
             self._vcpus.routes.apply()  # a PC's timer is at pin 2, as the board's tables say
         return self._vcpus, MachineTimers(machine)
 
