@@ -10,6 +10,7 @@ import pytest
 
 from harness import PATIENCE, PROGRAM, QmpError, Vm
 from instar.sandbox.landlock import abi
+from tickers import Ticker
 
 TICK = re.compile(rb"tick (\d+)\r?\n")
 FAILED = 1  # exit status of an incoming migration that failed
@@ -18,18 +19,19 @@ FAILED = 1  # exit status of an incoming migration that failed
 class Files:
     """Where the guest waits, and the words of a machine whose memory is there."""
 
-    def __init__(self, folder: Path, ticker: Path) -> None:
+    def __init__(self, folder: Path, guest: Ticker) -> None:
+        self.machine = guest.machine
         self.memory = folder / "ram"
         self.state = folder / "vm.state"
         self.mark = folder / "ram.instar-left"
         self.words = (
-            "-kernel", str(ticker), "-object",
+            *guest.words, "-object",
             f"memory-backend-file,id=ramf,size=64M,share=on,mem-path={self.memory}",
             "-machine", "memory-backend=ramf",
         )  # fmt: skip
 
     def start(self, *extra: str, **options) -> Vm:
-        return Vm(*self.words, *extra, **options)
+        return Vm(*self.words, *extra, machine=self.machine, **options)
 
     def leave(self, vm: Vm, *, shared: bool = True) -> dict:
         vm.console.wait(b"tick 3")
@@ -49,7 +51,7 @@ class Files:
         command = [
             PROGRAM, "-m", "64M", "-nodefaults",
             "-object", "memory-backend-memfd,id=ram0,size=64M,share=on",
-            "-machine", "virt,memory-backend=ram0,aux-ram-share=on",
+            "-machine", f"{self.machine.board},memory-backend=ram0,aux-ram-share=on", *self.machine.words,
             *self.words, "-incoming", f"file:{self.state}", *extra,
         ]  # fmt: skip
         done = subprocess.run(
@@ -60,8 +62,8 @@ class Files:
 
 
 @pytest.fixture
-def files(tmp_path: Path, ticker: Path) -> Files:
-    return Files(tmp_path, ticker)
+def files(tmp_path: Path, guest: Ticker) -> Files:
+    return Files(tmp_path, guest)
 
 
 def last_tick(vm: Vm) -> int:

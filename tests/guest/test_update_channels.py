@@ -16,6 +16,7 @@ import pytest
 
 from harness import PATIENCE, GoneError, Qmp, QmpError, Vm
 from instar.cpu.rv64.asm import assemble
+from tickers import Ticker
 
 UPDATES = 20
 PATTERN = random.Random(3).randbytes(100_000)
@@ -245,11 +246,11 @@ def test_reader_that_stalls_makes_the_guest_wait_and_loses_nothing(
 
 
 def test_file_log_and_ringbuf_keep_everything_over_twenty_updates(
-    ticker: Path, tmp_path: Path
+    guest: Ticker, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"old\n")
-    with Vm("-kernel", str(ticker), serial=f"file:{log}") as vm:
+    with guest.vm(serial=f"file:{log}") as vm:
         vm.qmp.command(
             "chardev-add", id="ring", backend={"type": "ringbuf", "data": {"size": 1024}}
         )
