@@ -251,7 +251,7 @@ def test_unshared_memory_is_a_blocker_that_is_shown_and_refused(guest: Ticker) -
         uri = vm.prepare_update()
         assert vm.qmp.command("query-migrate")["blocked-reasons"] == [
             REASON.format("ram0"),
-            REASON.format("virt.boot"),
+            REASON.format(f"{guest.machine.board}.boot"),
         ]
         assert vm.qmp.raw("migrate", uri=uri)["error"]["desc"] == REASON.format("ram0")
         vm.console.wait(b"tick", len(vm.console.text))

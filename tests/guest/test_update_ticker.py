@@ -87,6 +87,19 @@ def test_twenty_updates_lose_no_console_byte_and_nothing_grows(guest: Ticker) ->
         assert status(vm).errors == 0
 
 
+def test_every_processor_counts_on_after_an_update(guest: Ticker) -> None:
+    with guest.vm("-smp", "2") as vm:
+        vm.console.wait(b"tick 3")
+        vm.update()
+        before = status(vm).turns
+        for _ in range(3):
+            vm.console.wait(b"tick", len(vm.console.text))
+        after = status(vm).turns
+    assert [now > then for then, now in zip(before, after, strict=True)] == [
+        False, True, *[False] * 6,
+    ]  # fmt: skip
+
+
 def test_paused_guest_stays_paused(guest: Ticker) -> None:
     with guest.vm() as vm:
         vm.console.wait(b"tick 1")
