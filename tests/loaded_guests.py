@@ -13,11 +13,18 @@ from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status, ticker
 from wires import ADDRESSES, StreamWire, card
 
 _BAD = re.compile(
-    rb"stall|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR"
+    rb"stall|lockup|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR"
 )
-_TICK = re.compile(rb"\btick (\d+)\r?\n")
+_BAD_THERE = (  # the same for the guest's grep, written so that the command's echo is none of them
+    "st[a]ll|lock[u]p|hung t[a]sk|I/O [e]rror|blocked for m[o]re|unst[a]ble|Oo[p]s|BU[G]:|WARNIN[G]:"
+)
+_TICK = re.compile(rb"\b(tick\S*) (\d+)\r?\n")
 _DISK = 16 << 20  # bytes
 _COUNTER = b"(n=0; while :; do n=$((n+1)); echo tick $n; usleep 100000; done) &\n"
+_COUNTER_OF_EACH = (  # slower: each character that the guest prints is an exit, and Python in the lab is slow
+    b"for c in 0 1; do (taskset -p $((1 << c)) $(exec sh -c 'echo $PPID'); n=0; "
+    b"while :; do n=$((n+1)); echo tick$c $n; usleep 200000; done) & done\n"
+)
 
 
 class GuestFaultError(Exception):
@@ -32,15 +39,17 @@ class LoadedGuest:
         spare_threads: How many threads of the program come and go with the guest's work.
         spare_bytes: How much of its memory does: an allocator's noise and, with a guest that runs now this and now
             that, the code decoded since the last update. Not a share of each update.
+        counters: How the lines begin in which it counts.
     """
 
     vm: Vm
     spare_threads = 0
     spare_bytes = 4 << 20
+    counters: tuple[bytes, ...] = (b"tick",)
 
     def __init__(self) -> None:
         self._seen = 0  # characters of the console that were looked at
-        self._next = 0  # number that has to come
+        self._next: dict[bytes, int] = {}  # number that has to come, of each counter
 
     def check(self) -> None:
         """Wait for signs of life that are newer than this call; what it said since the last one has to be right.
@@ -51,15 +60,19 @@ class LoadedGuest:
         console = self.vm.console
         console.pull(0)
         start = len(console.text)
-        end = console.wait(b"\n", console.wait(b"tick ", start))
+        end = max(console.wait(b"\n", console.wait(name + b" ", start)) for name in self.counters)
         told = console.text[self._seen : end]
         self._seen = end
         if found := _BAD.search(told):
             raise GuestFaultError(f"the guest says {found[0].decode()!r}: {told[-500:]!r}")
-        for number in (int(n) for n in _TICK.findall(told)):
-            if self._next not in (0, number):
-                raise GuestFaultError(f"the guest's count is {number}, expected {self._next}")
-            self._next = number + 1
+        for counter, text in _TICK.findall(told):
+            number = int(text)
+            expected = self._next.get(counter, number)
+            if number != expected:
+                raise GuestFaultError(
+                    f"the guest's count {counter.decode()} is {number}, expected {expected}"
+                )
+            self._next[counter] = number + 1
 
     def around(self, update) -> None:
         """Do something to the machine; a guest with a network has a frame cut in two by it."""
@@ -101,6 +114,9 @@ class Linux(LoadedGuest):
 
     spare_threads = MAX_THREADS
     spare_bytes = 24 << 20
+    image = "debian"
+    board: tuple[str, ...] = ()
+    count = _COUNTER
 
     def __init__(self, folder: Path, *extra: str, program: Path = PROGRAM) -> None:
         super().__init__()
@@ -108,7 +124,7 @@ class Linux(LoadedGuest):
         with self.disk.open("wb") as file:
             file.truncate(_DISK)
         self.vm = Vm(
-            *Debian().arguments("console=ttyS0 quiet instar.diskverify"),
+            *self.board, *Debian(self.image).arguments("console=ttyS0 quiet instar.diskverify"),
             "-drive", f"file={self.disk},if=none,id=d0,format=raw",
             "-device", "virtio-blk-device,drive=d0",
             "-netdev", f"stream,id=n1,server=on,addr.type=unix,addr.path={wire}", *card(1), *extra,
@@ -119,9 +135,8 @@ class Linux(LoadedGuest):
         try:
             console = self.vm.console
             console.wait(b"instar-guest:")
-            console.send(ADDRESSES.encode() + b"\n" + _COUNTER)
-            console.wait(b"tick 2\r")
-            self._seen = len(console.text)
+            console.send(ADDRESSES.encode() + b"\n" + self.count)
+            self._seen = max(console.wait(name + b" 2\r") for name in self.counters)
             console.wait(b"DISK OK", self._seen)
         except BaseException:
             self.close()
@@ -148,3 +163,29 @@ class Linux(LoadedGuest):
             raise GuestFaultError(
                 f"the guest answers request {answered}, expected {self._sequence}"
             )
+
+    def shell(self, line: str) -> bytes:
+        """Type a line into the guest's shell and return what came, its counting in between."""
+        console = self.vm.console
+        start = len(console.text)
+        console.send(line.encode() + b"; echo 'e''nd'\n")
+        return console.text[start : console.wait(b"end\r\n", start)]
+
+    def look_into_log(self) -> None:
+        """Have the guest look through its kernel's log.
+
+        Raises:
+            GuestFaultError: There is something that must not be there.
+        """
+        told = self.shell(f"dmesg | grep -E '{_BAD_THERE}'")
+        if _BAD.search(told):
+            raise GuestFaultError(f"the guest's kernel says {told[-2000:]!r}")
+
+
+class PcLinux(Linux):
+    """The same on the board ``microvm``, with two processors that each count."""
+
+    image = "debian-amd64"
+    board = ("-machine", "microvm", "-smp", "2")
+    count = _COUNTER_OF_EACH
+    counters = (b"tick0", b"tick1")
