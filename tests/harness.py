@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(sys.executable).parent / "instar-system"
 KEEPER = "instar-keeper"  # the task that keeps an old program's memory until the pause is over
-PATIENCE = 60.0  # seconds until a test gives up waiting; machines are noisy, no test measures
+# Seconds until a test gives up waiting; machines are noisy, emulated ones slow, and no test measures.
+PATIENCE = float(os.environ.get("INSTAR_TEST_PATIENCE", "60"))
 
 
 class Machine(NamedTuple):

@@ -12,7 +12,7 @@ from instar.block.workers import MAX_THREADS
 from instar.image.ticker import STATUS_ADDRESS, STATUS_SIZE, read_status, ticker_image
 from wires import ADDRESSES, StreamWire, card
 
-_BAD = re.compile(
+BAD = re.compile(
     rb"stall|lockup|hung task|I/O error|blocked for more than|clocksource.*unstable|Oops|BUG:|WARNING:|DISK ERROR"
 )
 _BAD_THERE = (  # the same for the guest's grep, written so that the command's echo is none of them
@@ -63,7 +63,7 @@ class LoadedGuest:
         end = max(console.wait(b"\n", console.wait(name + b" ", start)) for name in self.counters)
         told = console.text[self._seen : end]
         self._seen = end
-        if found := _BAD.search(told):
+        if found := BAD.search(told):
             raise GuestFaultError(f"the guest says {found[0].decode()!r}: {told[-500:]!r}")
         for counter, text in _TICK.findall(told):
             number = int(text)
@@ -178,7 +178,7 @@ class Linux(LoadedGuest):
             GuestFaultError: There is something that must not be there.
         """
         told = self.shell(f"dmesg | grep -E '{_BAD_THERE}'")
-        if _BAD.search(told):
+        if BAD.search(told):
             raise GuestFaultError(f"the guest's kernel says {told[-2000:]!r}")
 
 

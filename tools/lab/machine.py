@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 QEMU = "qemu-system-x86_64"
 CPU = "EPYC,+svm"
 STEP = 0.1  # seconds between two looks at the machine
+PATIENCE = 300  # seconds that a test there waits for anything before it gives up
 CHUNK = 1 << 16  # bytes of output copied at a time
 INHERITED = ("HOME", "LANG", "INSTAR_CACHE", "XDG_CACHE_HOME")
 
@@ -88,6 +89,7 @@ def job_script(words: Sequence[str], root: str, *, colored: bool) -> str:
     )
     known = {name: os.environ[name] for name in INHERITED if name in os.environ}
     known |= {"PATH": path, "PYTHONUNBUFFERED": "1", "TERM": "dumb", "TMPDIR": "/run/lab/tmp"}
+    known |= {"INSTAR_TEST_PATIENCE": str(PATIENCE)}
     known |= {"PY_COLORS": "1"} if colored else {}
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(known.items())]
     return "\n".join([*lines, f"cd {shlex.quote(root)} || exit 3", f"exec {shlex.join(words)}\n"])
