@@ -17,10 +17,17 @@ RAISES = GO + "def bad(*a): raise RuntimeError('boom')\ni.Incoming._go = bad\n"
 KILLED = GO + "import os\ndef bad(*a): os.kill(os.getpid(), 9)\ni.Incoming._go = bad\n"
 
 
+def patient(vm: Vm) -> Vm:
+    """Let an update take its time, since an emulated machine does; no test measures."""
+    vm.qmp.command("migrate-set-parameters", **{"x-update-timeout": 120_000})
+    return vm
+
+
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory):
     """A guest that works; tests of this module leave it working."""
     debian = PcLinux(tmp_path_factory.mktemp("guest"))
+    patient(debian.vm)
     yield debian
     debian.close()
 
@@ -82,6 +89,7 @@ def test_program_that_is_killed_after_exec_is_replaced_by_the_guardian(guest, tm
 def test_ioapic_outside_the_kernel_is_updated_under_load(tmp_path):
     guest = PcLinux(tmp_path, "-accel", "kvm,kernel-irqchip=split")
     try:
+        patient(guest.vm)
         updates(guest, 2)
     finally:
         guest.close()
@@ -99,7 +107,7 @@ def test_debian_goes_from_program_to_program_under_load(debian_amd64, tmp_path):
     try:
         for _ in range(2):
             vm.console.wait(b"DISK OK", vm.console.wait(b"DISK OK"))  # the second was begun here
-            vm = hand_over(vm)
+            vm = patient(hand_over(patient(vm)))
         vm.console.wait(b"DISK OK", vm.console.wait(b"DISK OK"))
         vm.update()
         vm.console.wait(b"DISK OK", len(vm.console.text))
@@ -115,7 +123,7 @@ def test_reset_and_power_button_work_after_an_update(debian_amd64):
     words = f'console=ttyS0 quiet panic=-1 instar.run="{BUTTON}; echo PRESSED" instar.poweroff'
     with Vm(*BOARD, *debian_amd64.arguments(words), size=256) as vm:
         vm.console.wait(b"WATCHING")
-        vm.update()
+        patient(vm).update()
         vm.qmp.command("system_reset")
         started = vm.console.wait(b"INIT REACHED", len(vm.console.text))
         vm.console.wait(b"WATCHING", started)
@@ -152,7 +160,7 @@ class Clock:
         self.vm.qmp.command("stop")
         time.sleep(STOPPED)
         self.vm.qmp.command("cont")
-        paused = self.vm.update()["x-update"]["pause-us"] / 1e6 + STOPPED
+        paused = patient(self.vm).update()["x-update"]["pause-us"] / 1e6 + STOPPED
         return paused, self.ask() - before, time.monotonic() - began
 
 
