@@ -12,7 +12,7 @@ BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) 
 TESTS := unit guest peers faults golden
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) test-kvm fuzz matrix soak bench bench-update bench-connections docs venv build clean
+.PHONY: help demo test lint types $(TESTS:%=test-%) test-kvm fuzz matrix soak bench bench-update bench-connections bench-kvm docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -70,6 +70,9 @@ bench-update: build  ## what a guest notices of an update: QEMU="chroot DIR qemu
 
 bench-connections: build  ## what each open connection of a service adds to its pause: COUNT= connections (default 10000), RUNS=
 	$(VENV)/python tests/bench/bench_connections.py $(COUNT:%=--count %) $(RUNS:%=--runs %)
+
+bench-kvm: build  ## Instar beside QEMU on KVM (in the lab where there is none): PEER= what 'tools/peer_qemu.sh PEER x86' made; as root
+	tools/lab/run --limit 3600 --command $(abspath $(VENV))/python tests/bench/bench_kvm.py --peer "$(abspath $(PEER))"
 
 docs: build  ## write the reference pages anew from the tables they come from
 	set -e; for tool in tools/gen_*.py; do $(VENV)/python $$tool; done
