@@ -82,9 +82,11 @@ NAMES: Final = {
     0x4B564D07: "KVM_ASYNC_PF_ACK",
     0x4B564D08: "KVM_MIGRATION_CONTROL",
 }
-# KVM_ASYNC_PF_ACK acknowledges an interrupt that is pending; the TSC is the clocks' business, and Hyper-V's reference
-# time follows kvmclock.
-_NOT_SAVED: Final = frozenset((0x4B564D07, TSC, 0x4000_0020))
+# KVM_ASYNC_PF_ACK acknowledges an interrupt that is pending; the TSC is the clocks' business. Hyper-V's reference time
+# follows kvmclock, and its run time of a vCPU is the host's, of the thread.
+_NOT_SAVED: Final = frozenset((0x4B564D07, TSC, 0x4000_0020, 0x4000_0010))
+_SYSENTER_ESP: Final = 0x175
+_INTEL: Final = "GenuineIntel"
 
 
 def name_of(index: int) -> str:
@@ -98,17 +100,20 @@ class Msrs:
     Args:
         listed: What the kernel lists.
         mce: The guest's MCG_CAP.
+        vendor: Of the guest's CPU. Others than Intel's have SYSENTER only where addresses have 32 bits, and KVM takes
+            no more of its stack pointer, but gives what a guest has written.
 
     Attributes:
         indices: What is read, in the order of writing; what turns out not to be readable leaves.
     """
 
-    __slots__ = ("indices",)
+    __slots__ = ("_narrow", "indices")
 
-    def __init__(self, listed: Iterable[int], mce: int) -> None:
+    def __init__(self, listed: Iterable[int], mce: int, *, vendor: str = _INTEL) -> None:
         banks = range(_MCE_BANK, _MCE_BANK + 4 * (mce & _BANKS))
         wanted = dict.fromkeys((*listed, *_UNLISTED, *banks))
         self.indices = [index for index in wanted if index not in _NOT_SAVED]
+        self._narrow = vendor != _INTEL
 
     def read(self, vcpu: KvmVcpu) -> tuple[list[int], list[int]]:
         """Return indices and values."""
@@ -119,6 +124,8 @@ class Msrs:
             values += found
             if len(found) < len(part):  # the next one cannot be read: nobody misses it
                 del self.indices[len(values)]
+        if self._narrow and _SYSENTER_ESP in self.indices:
+            values[self.indices.index(_SYSENTER_ESP)] &= 0xFFFF_FFFF
         return list(self.indices), values
 
     def write(self, vcpu: KvmVcpu, values: Sequence[tuple[int, int]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from instar.cpu.kvm import boot, uapi
 from instar.cpu.kvm.boxes import ModelBox, VcpuBox, VmBox
 from instar.cpu.kvm.clock import GuestClock
+from instar.cpu.kvm.cpuid import vendor_of
 from instar.cpu.kvm.exits import Exits
 from instar.cpu.kvm.host import Host
 from instar.cpu.kvm.ioapic import Ioapic
@@ -109,7 +110,8 @@ class KvmVcpus:
         made = make(kvm, options)
         self.vm, self.vcpus, self._cpuid = made.vm, made.vcpus, made.cpuid
         self._host = Host(kvm, self.vm, made.supported)
-        self._msrs = Msrs(kvm.msr_indices(), made.mce)
+        vendor = vendor_of(made.cpuid[0])
+        self._msrs = Msrs(kvm.msr_indices(), made.mce, vendor=vendor)
         self._clock = GuestClock(self.vm, self.vcpus, shown=options.pause_shown)
         self.memory = Memory(self.vm, make_rings(made, options.ring))
         self.routes = Routes(self.vm, split=options.split)

@@ -55,6 +55,19 @@ def test_more_than_the_kernel_takes_at_once_come_in_parts():
     assert set(vcpu.held.values()) == {4}
 
 
+@pytest.mark.parametrize(
+    ("vendor", "found"),
+    [("AuthenticAMD", 0x89ABCDEF), ("GenuineIntel", 0xFFFFFE0089ABCDEF)],
+)
+def test_stack_of_sysenter_has_what_the_kernel_would_take(vendor, found):
+    vcpu = Vcpu({0x174: 0x1234, 0x175: 0xFFFFFE0089ABCDEF})
+    assert Msrs([0x174, 0x175], 0, vendor=vendor).read(vcpu) == ([0x174, 0x175], [0x1234, found])
+
+
+def test_what_moves_with_the_hosts_time_is_not_read():
+    assert not {0x40000010, 0x40000020, TSC} & set(Msrs([0x40000010, 0x40000020, TSC], 0).indices)
+
+
 def test_banks_of_machine_checks_are_read_as_many_as_there_are():
     msrs = Msrs([], 0x1000102)
     assert [index for index in msrs.indices if 0x400 <= index < 0x480] == list(range(0x400, 0x408))
