@@ -116,6 +116,7 @@ class Linux(LoadedGuest):
     spare_bytes = 24 << 20
     image = "debian"
     board: tuple[str, ...] = ()
+    disk_words = ""
     count = _COUNTER
 
     def __init__(self, folder: Path, *extra: str, program: Path = PROGRAM) -> None:
@@ -125,7 +126,7 @@ class Linux(LoadedGuest):
             file.truncate(_DISK)
         self.vm = Vm(
             *self.board, *Debian(self.image).arguments("console=ttyS0 quiet instar.diskverify"),
-            "-drive", f"file={self.disk},if=none,id=d0,format=raw",
+            "-drive", f"file={self.disk},if=none,id=d0,format=raw{self.disk_words}",
             "-device", "virtio-blk-device,drive=d0",
             "-netdev", f"stream,id=n1,server=on,addr.type=unix,addr.path={wire}", *card(1), *extra,
             size=192, program=program,
@@ -187,5 +188,6 @@ class PcLinux(Linux):
 
     image = "debian-amd64"
     board = ("-machine", "microvm", "-smp", "2")
+    disk_words = ",throttling.bps-total=1048576"  # requests wait, and the lab's only processor has time for updates
     count = _COUNTER_OF_EACH
     counters = (b"tick0", b"tick1")

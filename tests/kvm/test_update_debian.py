@@ -79,6 +79,7 @@ def test_program_that_fails_after_exec_gives_way_to_the_old_one(guest, tmp_path)
     updates(guest, 1)
 
 
+@pytest.mark.long
 def test_program_that_is_killed_after_exec_is_replaced_by_the_guardian(guest, tmp_path):
     with pytest.raises(QmpError, match="the new program ended before it went on"):
         guest.vm.update(program=faulty(tmp_path, KILLED))
@@ -86,6 +87,7 @@ def test_program_that_is_killed_after_exec_is_replaced_by_the_guardian(guest, tm
     guest.check()
 
 
+@pytest.mark.long
 def test_ioapic_outside_the_kernel_is_updated_under_load(tmp_path):
     guest = PcLinux(tmp_path, "-accel", "kvm,kernel-irqchip=split")
     try:
@@ -95,6 +97,7 @@ def test_ioapic_outside_the_kernel_is_updated_under_load(tmp_path):
         guest.close()
 
 
+@pytest.mark.long
 def test_debian_goes_from_program_to_program_under_load(debian_amd64, tmp_path):
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(16 << 20))
@@ -119,6 +122,7 @@ def test_debian_goes_from_program_to_program_under_load(debian_amd64, tmp_path):
 BUTTON = "cat /dev/input/event0 > /tmp/keys & sleep 1; echo WATCHING; while [ ! -s /tmp/keys ]; do sleep 1; done"
 
 
+@pytest.mark.long
 def test_reset_and_power_button_work_after_an_update(debian_amd64):
     words = f'console=ttyS0 quiet panic=-1 instar.run="{BUTTON}; echo PRESSED" instar.poweroff'
     with Vm(*BOARD, *debian_amd64.arguments(words), size=256) as vm:
@@ -164,6 +168,7 @@ class Clock:
         return paused, self.ask() - before, time.monotonic() - began
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shown", ["on", "off"])
 def test_clocks_show_the_pause_if_they_are_to(debian_amd64, shown):
     clock = Clock(debian_amd64, shown)
