@@ -22,6 +22,8 @@ PROGRAM = Path(sys.executable).parent / "instar-system"
 KEEPER = "instar-keeper"  # the task that keeps an old program's memory until the pause is over
 # Seconds until a test gives up waiting; machines are noisy, emulated ones slow, and no test measures.
 PATIENCE = float(os.environ.get("INSTAR_TEST_PATIENCE", "60"))
+# Where a test is to have more patience, an update may take longer, too.
+SLOWLY = {"x-update-timeout": int(400 * PATIENCE)} if "INSTAR_TEST_PATIENCE" in os.environ else {}
 
 
 class Machine(NamedTuple):
@@ -269,6 +271,7 @@ class Vm:
         self.qmp.command(
             "migrate-set-parameters",
             **{"mode": "cpr-exec", "cpr-exec-command": command or [*argv, "-incoming", uri]},
+            **SLOWLY,
         )
         self.qmp.command(
             "migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}]
