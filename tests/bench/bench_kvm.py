@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MEMORY = 256  # MiB
-SIZES = (1, 2)  # vCPUs
 SLACK_NS = 100_000_000  # what was going on after an update is looked at for so long
 SETTLE_S = 3.0
 POLL_S = 0.005
@@ -103,6 +102,7 @@ def main() -> int:
     parser.add_argument("--peer", required=True, help="a Debian root with QEMU")
     parser.add_argument("--boots", type=int, default=5, help="of each side and size (5)")
     parser.add_argument("--updates", type=int, default=5, help="of each side and size (5)")
+    parser.add_argument("--vcpus", type=int, nargs="+", default=[1, 2], help="sizes (1 2)")
     options = parser.parse_args()
     own = Side("instar", "", [str(ROOT / ".venv" / "bin" / "instar-system")], [])
     peer = os.path.abspath(options.peer)
@@ -171,7 +171,7 @@ def measure(
         series.setdefault(figure, {}).setdefault(side.name, []).append(value)
         print(json.dumps({"figure": figure, "side": side.name, "s": round(value, 3)}), flush=True)
 
-    for vcpus in SIZES:
+    for vcpus in options.vcpus:
         for number in range(options.boots):
             for side, folder in sides[:: 1 - 2 * (number % 2)]:
                 note(f"boot to /init, {vcpus} vCPU", side, boot(Guest(side, folder, vcpus, False)))
@@ -204,6 +204,8 @@ def update(guest: Guest) -> dict[str, float]:
         # The program itself goes on in this process, already in its root.
         words = guest.command(TALK, *incoming)[len(guest.side.program) - 1 :]
         qmp.command("migrate-set-parameters", mode="cpr-exec", cpr_exec_command=words)
+        if guest.side.name == "instar":  # it comes before the pause, and QEMU has none
+            qmp.command("migrate-set-parameters", x_update_rehearsal=False)
         return once(guest, qmp, console, incoming[1])
     finally:
         process.kill()
