@@ -57,6 +57,7 @@ def test_50_updates_under_load_lose_nothing_and_nothing_grows(guest):
     assert after == footprint
 
 
+@pytest.mark.long
 def test_other_processor_is_refused_before_the_guest_stops(guest):
     guest.vm.qmp.events.clear()
     command = [
@@ -72,6 +73,7 @@ def test_other_processor_is_refused_before_the_guest_stops(guest):
     guest.check()
 
 
+@pytest.mark.long
 def test_program_that_fails_after_exec_gives_way_to_the_old_one(guest, tmp_path):
     with pytest.raises(QmpError, match="boom"):
         guest.vm.update(program=faulty(tmp_path, RAISES))
