@@ -64,7 +64,8 @@ class LoadedGuest:
         told = console.text[self._seen : end]
         self._seen = end
         if found := BAD.search(told):
-            raise GuestFaultError(f"the guest says {found[0].decode()!r}: {told[-500:]!r}")
+            around = told[max(0, found.start() - 200) : found.end() + 2000]
+            raise GuestFaultError(f"the guest says {found[0].decode()!r}: {around!r}")
         for counter, text in _TICK.findall(told):
             number = int(text)
             expected = self._next.get(counter, number)
@@ -173,12 +174,12 @@ class Linux(LoadedGuest):
         return console.text[start : console.wait(b"end\r\n", start)]
 
     def look_into_log(self) -> None:
-        """Have the guest look through its kernel's log.
+        """Have the guest look through what its kernel has said since the first program began.
 
         Raises:
             GuestFaultError: There is something that must not be there.
         """
-        told = self.shell(f"dmesg | grep -E '{_BAD_THERE}'")
+        told = self.shell(f"dmesg | sed '1,/Run .init as init/d' | grep -E '{_BAD_THERE}'")
         if BAD.search(told):
             raise GuestFaultError(f"the guest's kernel says {told[-2000:]!r}")
 

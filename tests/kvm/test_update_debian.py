@@ -67,7 +67,7 @@ def test_other_processor_is_refused_before_the_guest_stops(guest):
         "-incoming",
         f"file:{guest.vm.folder}/vm.state",
     ]
-    with pytest.raises(QmpError, match=r"kvm-model\.cpu: the guest has host, this command line"):
+    with pytest.raises(QmpError, match=r"-cpu: features is none, on the command line"):
         guest.vm.update(command=command)
     assert "STOP" not in {event["event"] for event in guest.vm.qmp.events}
     guest.check()
