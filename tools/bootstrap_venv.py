@@ -212,11 +212,17 @@ def find_peers() -> None:
         say(f"tests that need {', '.join(sorted(missing.values()))} will not run: {exc}")
         return
     libraries = f"{root}/usr/lib/{platform.machine()}-linux-gnu"
+    # Where the package with QEMU's modules is installed and the emulator is not, they are not beside it.
+    installed = f"/usr/lib/{platform.machine()}-linux-gnu/qemu"
+    apart = os.path.isdir(installed) and not os.path.isdir(f"{libraries}/qemu")
+    modules = f" QEMU_MODULE_DIR='{installed}'" if apart else ""
     for program in missing:
         path = os.path.join(PEERS_BIN, program)
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(
-                f"#!/bin/sh\nLD_LIBRARY_PATH='{libraries}' exec '{root}/usr/bin/{program}' \"$@\"\n"
+                "#!/bin/sh\n"
+                f"export LD_LIBRARY_PATH='{libraries}'{modules}\n"
+                f"exec '{root}/usr/bin/{program}' \"$@\"\n"
             )
         os.chmod(path, 0o755)
 
