@@ -190,6 +190,15 @@ def fetch_headers() -> list[str]:
 # --- other people's programs that tests compare with -----------------------------------------------------------------
 
 
+def show_what_is_installed(root: str) -> None:
+    """Let a QEMU that was fetched find beside it what was not, because this machine has it: modules and firmware."""
+    for place in (f"lib/{platform.machine()}-linux-gnu/qemu", "share/qemu", "share/seabios"):
+        link, there = os.path.join(root, "usr", place), os.path.join("/usr", place)
+        if os.path.isdir(there) and not os.path.lexists(link):
+            os.makedirs(os.path.dirname(link), exist_ok=True)
+            os.symlink(there, link)
+
+
 def find_peers() -> None:
     """Make the programs that tests in tests/peers use callable from ``.cache/peers``, where the machine has none.
 
@@ -212,17 +221,12 @@ def find_peers() -> None:
         say(f"tests that need {', '.join(sorted(missing.values()))} will not run: {exc}")
         return
     libraries = f"{root}/usr/lib/{platform.machine()}-linux-gnu"
-    # Where the package with QEMU's modules is installed and the emulator is not, they are not beside it.
-    installed = f"/usr/lib/{platform.machine()}-linux-gnu/qemu"
-    apart = os.path.isdir(installed) and not os.path.isdir(f"{libraries}/qemu")
-    modules = f" QEMU_MODULE_DIR='{installed}'" if apart else ""
+    show_what_is_installed(root)
     for program in missing:
         path = os.path.join(PEERS_BIN, program)
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(
-                "#!/bin/sh\n"
-                f"export LD_LIBRARY_PATH='{libraries}'{modules}\n"
-                f"exec '{root}/usr/bin/{program}' \"$@\"\n"
+                f"#!/bin/sh\nLD_LIBRARY_PATH='{libraries}' exec '{root}/usr/bin/{program}' \"$@\"\n"
             )
         os.chmod(path, 0o755)
 
