@@ -80,6 +80,26 @@ def test_ending_at_the_jobs_limit_is_not_the_machines_fault(tmp_path):
     assert seen.ending(-9) == machine.Ending(-1, late=True)
 
 
+def test_ending_of_a_machine_without_a_sign_of_life_is_its_fault(tmp_path, monkeypatch):
+    (tmp_path / "up").write_text("1.0\n")
+    (tmp_path / "alive").write_text("1.1\n")
+    seen = watch(tmp_path, boot=9, job=9)
+    assert not seen.over()
+    monkeypatch.setattr(machine, "STILL", -1.0)
+    assert seen.over()
+    assert seen.ending(-9).died.startswith("it has given no sign of life for")
+
+
+def test_last_words_of_a_machine_are_the_end_of_its_console(tmp_path):
+    (tmp_path / "console.log").write_bytes(
+        b"first\r\n" + b"x" * machine.LAST_WORDS + b"\r\nlast\r\n"
+    )
+    words = machine.last_words(str(tmp_path))
+    assert "first" not in words
+    assert words.endswith("x\nlast")
+    assert not machine.last_words(str(tmp_path / "none"))
+
+
 def test_output_is_passed_on_once(tmp_path, capfdbinary):
     log = tmp_path / "output.log"
     seen = watch(tmp_path, boot=9, job=9)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 QEMU = "qemu-system-x86_64"
 CPU = "EPYC,+svm"
 STEP = 0.1  # seconds between two looks at the machine
+STILL = 90.0  # seconds without a sign of life (it gives one every 5) after which a machine is dead
+LAST_WORDS = 2000  # bytes of a dead machine's console that are shown
 PATIENCE = 300  # seconds that a test there waits for anything before it gives up
 CHUNK = 1 << 16  # bytes of output copied at a time
 INHERITED = ("HOME", "LANG", "INSTAR_CACHE", "XDG_CACHE_HOME")
@@ -125,6 +127,8 @@ class _Watch:
         self._say = say
         self._started = time.monotonic()
         self._up = False
+        self._alive = ""  # the last sign of life, and when it was seen first
+        self._alive_at = self._started
         self._read = 0  # bytes of the output that were passed on
         self._why = ""
 
@@ -133,12 +137,14 @@ class _Watch:
         self._pass_on()
         passed = time.monotonic() - self._started
         if not self._up and os.path.exists(os.path.join(self._folder, "up")):
-            self._up = True
+            self._up, self._alive_at = True, time.monotonic()
             self._say(f"the machine is up after {passed:.1f} s")
         if not self._up and passed > self._limits.boot:
             self._why = f"it was not up after {passed:.0f} s"
         elif passed > self._limits.job:
             self._why = "late"
+        elif self._up and (still := self._still()) > STILL:
+            self._why = f"it has given no sign of life for {still:.0f} s"
         return bool(self._why)
 
     def ending(self, status: int) -> Ending:
@@ -152,6 +158,17 @@ class _Watch:
                 return Ending(-1, late=True)
             return Ending(-1, self._why or f"QEMU ended with status {status} before the job did")
 
+    def _still(self) -> float:
+        """Return for how many seconds the machine has given no sign of life: not the job hangs then, but all of it."""
+        try:
+            with open(os.path.join(self._folder, "alive"), encoding="ascii") as stream:
+                sign = stream.read()
+        except (FileNotFoundError, ValueError):
+            sign = ""
+        if sign != self._alive:
+            self._alive, self._alive_at = sign, time.monotonic()
+        return time.monotonic() - self._alive_at
+
     def _pass_on(self) -> None:
         try:
             with open(os.path.join(self._folder, "output.log"), "rb") as stream:
@@ -162,6 +179,16 @@ class _Watch:
         except FileNotFoundError:
             return
         sys.stdout.buffer.flush()
+
+
+def last_words(folder: str) -> str:
+    """Return the end of the console of the machine whose files are in ``folder``."""
+    try:
+        with open(os.path.join(folder, "console.log"), "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - LAST_WORDS))
+            return stream.read().decode(errors="replace").replace("\r", "").strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _value(path: str) -> str:

@@ -150,6 +150,7 @@ def with_retry(boot: Callable[[str], machine.Ending], folder: str) -> int:
             say(f"the job's exit status is {ending.status}, after {seconds:.1f} s")
             return ending.status
         say(f"the {attempt} machine died after {seconds:.1f} s: {ending.died}")
+        say(f"its console ends with:\n{machine.last_words(place) or '(nothing)'}")
     return DIED
 
 
