@@ -18,7 +18,8 @@ BAD = re.compile(
 _BAD_THERE = (  # the same for the guest's grep, written so that the command's echo is none of them
     "st[a]ll|lock[u]p|hung t[a]sk|I/O [e]rror|blocked for m[o]re|unst[a]ble|Oo[p]s|BU[G]:|WARNIN[G]:"
 )
-_TICK = re.compile(rb"\b(tick\S*) (\d+)\r?\n")
+# What is typed may be echoed right before it.
+_TICK = re.compile(rb"(tick\S*) (\d+)\r?\n")
 _DISK = 16 << 20  # bytes
 _COUNTER = b"(n=0; while :; do n=$((n+1)); echo tick $n; usleep 100000; done) &\n"
 _COUNTER_OF_EACH = (  # slower: each character that the guest prints is an exit, and Python in the lab is slow
@@ -66,14 +67,15 @@ class LoadedGuest:
         if found := BAD.search(told):
             around = told[max(0, found.start() - 200) : found.end() + 2000]
             raise GuestFaultError(f"the guest says {found[0].decode()!r}: {around!r}")
-        for counter, text in _TICK.findall(told):
-            number = int(text)
+        for found in _TICK.finditer(told):
+            counter, number = found[1], int(found[2])
             expected = self._next.get(counter, number)
+            self._next[counter] = number + 1
             if number != expected:
                 raise GuestFaultError(
-                    f"the guest's count {counter.decode()} is {number}, expected {expected}"
+                    f"the guest's count {counter.decode()} is {number}, expected {expected}: "
+                    f"{told[max(0, found.start() - 1000) : found.end()]!r}"
                 )
-            self._next[counter] = number + 1
 
     def around(self, update) -> None:
         """Do something to the machine; a guest with a network has a frame cut in two by it."""
