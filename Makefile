@@ -25,7 +25,7 @@ demo: build  ## boot Debian, replace the monitor twice under it, show what that 
 test: venv build lint types  ## everything that CI runs
 	$(VENV)/instar image pull debian
 	$(PYTEST) tests --ignore=tests/kvm
-	tools/lab/run --optional --limit 600 tests/kvm -m "not long"
+	tools/lab/run --optional --limit 900 tests/kvm -m "not long" -v
 
 lint: venv  ## style and likely mistakes
 	$(VENV)/ruff check

@@ -117,13 +117,14 @@ def in_lab(job: Sequence[str], options: argparse.Namespace) -> int:
         )
     bring(pull_guests)
     found = bring(images.bring)
-    limits = machine.Limits(options.boot_limit, options.limit)
+    deadline = time.monotonic() + options.limit
     script = machine.job_script(job, ROOT, colored=sys.stdout.isatty())
 
     def boot(folder: str) -> machine.Ending:
         with open(os.path.join(folder, "job.sh"), "w", encoding="utf-8") as stream:
             stream.write(script)
         line = machine.command(qemu, found, folder, options.memory)
+        limits = machine.Limits(options.boot_limit, deadline - time.monotonic())
         return machine.boot(line, folder, limits, say)
 
     return with_retry(boot, new_logs())
@@ -144,7 +145,7 @@ def with_retry(boot: Callable[[str], machine.Ending], folder: str) -> int:
         ending = boot(place)
         seconds = time.monotonic() - started
         if ending.late:
-            say(f"the job was still running after {seconds:.0f} s, its limit (--limit)")
+            say(f"the job was still running after {seconds:.0f} s, when its time was over (--limit)")
             return LATE
         if not ending.died:
             say(f"the job's exit status is {ending.status}, after {seconds:.1f} s")
