@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 from instar.cpr.errors import CprError
+from instar.cpu.kvm import uapi
 from instar.cpu.kvm.look import registers_of as named_registers
 from instar.errors import InstarError
 from kvm_guests import (
     AP_PORT,
+    APIC,
     DATA,
     LINE_5,
     PORT,
@@ -25,6 +27,7 @@ from kvm_guests import (
     STRINGS,
     TIMER,
     TRIPLE_FAULT,
+    VECTOR,
     Devices,
     Machine,
     boot_long,
@@ -477,3 +480,17 @@ def test_guest_goes_on_exactly_across_exec():
     for port in (PORT, AP_PORT):
         assert len(said[port]) >= 40
         assert said[port] == checksums(len(said[port]))
+
+
+def test_interrupt_for_no_processor_is_dropped(ram, devices):
+    machine = Machine(ram, devices, split=True)
+    vcpu, chip = machine.vcpus.vcpus[0], machine.vcpus.ioapic
+    sregs = bytearray(vcpu.get(uapi.GET_SREGS, uapi.SREGS_SIZE))
+    *control, _ = uapi.CONTROL.unpack_from(sregs, uapi.CONTROL_AT)
+    uapi.CONTROL.pack_into(sregs, uapi.CONTROL_AT, *control, APIC)  # off
+    vcpu.set(uapi.SET_SREGS, bytes(sregs))
+    for register, value in ((0x19, 0xFF000000), (0x18, VECTOR)):  # line 4, to everybody
+        chip.mmio_write(0x00, 4, register)
+        chip.mmio_write(0x10, 4, value)
+    chip.set_line(4, True)
+    machine.close()

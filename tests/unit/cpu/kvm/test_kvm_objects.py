@@ -212,3 +212,14 @@ def test_message_has_both_halves_of_its_address(kernel):
     made = kernel(SIGNAL_MSI=lambda _: 1)
     assert KvmVm(device(), 8).signal_msi(0x1_FEE00000, 0x31) == 1
     assert uapi.MSI.unpack(made.asked[0][1]) == (0xFEE00000, 1, 0x31, 0, 0)
+
+
+def test_message_for_nobody_is_not_taken_and_any_other_refusal_is_one(kernel):
+    def fails(number):
+        raise OSError(number, "")
+
+    kernel(SIGNAL_MSI=lambda _: fails(errno.EPERM))
+    assert KvmVm(device(), 8).signal_msi(0xFEEFF000, 0x31) == 0
+    kernel(SIGNAL_MSI=lambda _: fails(errno.EINVAL))
+    with pytest.raises(HostError, match="KVM_SIGNAL_MSI"):
+        KvmVm(device(), 8).signal_msi(0xFEEFF000, 0x31)
