@@ -217,6 +217,15 @@ class VcpuBox:
             self.vcpu.set_cpuid(self.cpuid)
         self.load_registers(state)
 
+    def leave_nested(self, state: KvmVcpuState) -> None:
+        """Leave what a hypervisor in the guest began: it decides which control registers the vCPU takes (HostError).
+
+        Args:
+            state: Of a vCPU in which there is none.
+        """
+        if state.nested and self._host.nested_size:
+            self.vcpu.set(uapi.SET_NESTED_STATE, state.nested)
+
     def load_registers(self, state: KvmVcpuState) -> None:
         """Set everything but CPUID and the clocks."""
         vcpu, host = self.vcpu, self._host

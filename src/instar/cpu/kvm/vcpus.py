@@ -271,8 +271,9 @@ class KvmVcpus:
                 VmBox(made, clock, None, pit=self._options.pit).save_chips(found)
                 self._vm_box.load_chips(found)
             for box, vcpu in zip(self._boxes, made.vcpus, strict=True):
-                fresh = VcpuBox(vcpu, box.cpuid, self._msrs, clock, self._host)
-                box.load_registers(fresh.save_state())
+                fresh = VcpuBox(vcpu, box.cpuid, self._msrs, clock, self._host).save_state()
+                box.leave_nested(fresh)
+                box.load_registers(fresh)
         finally:
             made.close()
 

@@ -114,6 +114,15 @@ def test_vcpu_is_loaded_in_the_order_that_the_kernel_needs():
     assert other._clock.tscs == [777]
 
 
+def test_reset_leaves_a_guest_of_the_guest_before_anything_is_set():
+    fresh = box(Vcpu()).save_state()
+    vcpu = Vcpu()
+    used = box(vcpu)
+    used.leave_nested(fresh)
+    assert vcpu.order == ["KVM_SET_NESTED_STATE"]
+    assert vcpu.held["KVM_NESTED_STATE"] == fresh.nested
+
+
 def test_start_up_messages_that_wait_are_acted_upon_before_anything_is_read():
     vcpu = Vcpu()
     box(vcpu).save_state()
