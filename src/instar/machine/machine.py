@@ -11,7 +11,7 @@ import _thread
 from instar import log
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import State, i, state, text, u
-from instar.errors import CommandError, InstarError
+from instar.errors import CommandError, HostError, InstarError
 from instar.events import EventBus
 from instar.machine.balloon import Balloon
 from instar.machine.parts import Cpu, Disk, Region
@@ -340,7 +340,8 @@ class Machine:
     def reset(self, reason: str = "host-qmp-system-reset", *, guest: bool = False) -> None:
         """Bring the machine to the state after power-on; it goes on running if it ran.
 
-        With ``-no-reboot`` this is a shutdown.
+        With ``-no-reboot`` this is a shutdown. If the host refuses what it needs, the machine is in run state
+        ``internal-error`` as soon as it would run.
         """
         if self._on_reset == "shutdown":
             self.shutdown(reason, guest=guest)
@@ -348,8 +349,12 @@ class Machine:
         self.may_run()
         was_running = self.running
         self._quiesce()
-        with self.lock:
-            self.board.reset()
+        try:
+            with self.lock:
+                self.board.reset()
+        except HostError as e:  # the guest is neither what it was nor new
+            self.on_bug(e)
+            return
         self.state.pending = ""
         self.events.emit("RESET", {"guest": guest, "reason": reason})
         if was_running:
@@ -469,7 +474,11 @@ class Machine:
             self._request("watchdog", 0)
 
     def on_bug(self, error: BaseException) -> None:
-        """Stop in run state ``internal-error``: our own code failed while it served the guest."""
+        """Stop in run state ``internal-error``: our own code failed while it served the guest, or the host did."""
+        if isinstance(error, HostError):
+            log.error(f"the machine is stopped: {error}")
+            self._request("internal-error", 0)
+            return
         from traceback import format_exception  # noqa: PLC0415 - a bug may take its time, an update may not
 
         log.error(
