@@ -94,9 +94,12 @@ def sregs_for(state: KvmVcpuState, *, sregs2: bool, path: str = "kvm-vcpu") -> b
     if theirs2 == sregs2:
         return state.sregs
     head, tail = state.sregs[: uapi.SREGS_TAIL_AT], state.sregs[uapi.SREGS_TAIL_AT :]
-    if tail.strip(b"\0"):
-        what = "page directory pointers" if theirs2 else "an interrupt to inject"
-        raise StateInvalidError(f"{path}.sregs: has {what}, which this kernel cannot take")
+    if theirs2 and tail.strip(
+        b"\0"
+    ):  # else it is an interrupt to inject, which is among the events
+        raise StateInvalidError(
+            f"{path}.sregs: has page directory pointers, which this kernel cannot take"
+        )
     return head + bytes((uapi.SREGS2_SIZE if sregs2 else uapi.SREGS_SIZE) - len(head))
 
 
