@@ -116,7 +116,8 @@ class Exits:
         shared = self._shared
         write, size, port, count, at = uapi.RUN_IO.unpack_from(shared, uapi.RUN_UNION_AT)
         ones = (1 << 8 * size) - 1
-        for start in range(at, at + count * size, size):  # ins and outs come with several values
+        for n in range(count):  # ins and outs come with several values
+            start = at + n * size
             if write:
                 value = int.from_bytes(shared[start : start + size], "little")
                 self._bus.pio_write(port, size, value)
