@@ -22,6 +22,7 @@ from instar.cpu.kvm.features import (
     PLACES,
     WORDS,
 )
+from instar.cpu.kvm.state import CPU_TEXT
 from instar.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -64,7 +65,7 @@ class CpuModel:
         text: In one spelling: what two programs compare.
 
     Raises:
-        ConfigError: There is no such model or feature.
+        ConfigError: There is no such model or feature, or there are more features than a state can hold.
     """
 
     __slots__ = ("_off", "_on", "name", "text")
@@ -81,6 +82,10 @@ class CpuModel:
         changes = [f"+{name}" for name in sorted(self._on)]
         changes += [f"-{name}" for name in sorted(self._off)]
         self.text = ",".join((self.name, *changes))
+        if len(self.text) > CPU_TEXT:
+            raise ConfigError(
+                f"-cpu {self.name}: {len(self.text)} bytes of features, at most {CPU_TEXT} cross an update"
+            )
 
     def _take(self, option: str) -> None:
         if option in ("enforce", "check", "enforce=on", "check=on", "migratable=on"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from instar.cpr.errors import StateInvalidError
 from instar.cpr.state import State, blob, flag, i, state, text, u, us
 
+CPU_TEXT = 1024  # bytes of what -cpu says
 _PAGE = 4096
 _IRQCHIPS = ("kernel", "split")
 _LAST_MP_STATE = 10
@@ -19,7 +20,7 @@ class KvmModelState(State):
     """What of the vCPUs the command line decides and the guest can tell apart."""
 
     vcpus: int = u(16, "Number of vCPUs.", default=1)
-    cpu: str = text("Model and features, as -cpu has them.", max=1024)
+    cpu: str = text("Model and features, as -cpu has them.", max=CPU_TEXT)
     irqchip: str = text("Where the IOAPIC is: kernel or split.", max=16)
     pit: bool = flag("There is an i8254 in the kernel.")
     tsc_khz: int = u(32, "Frequency of the guest's TSC, 0: the host's.", unit="kHz")

@@ -126,6 +126,11 @@ def test_unknown_model_or_feature_is_refused(text):
         CpuModel(text)
 
 
+def test_more_features_than_a_state_can_hold_are_refused_at_the_start():
+    with pytest.raises(ConfigError, match="bytes of features, at most 1024 cross an update"):
+        CpuModel(",".join(["host", *(f"-{name}" for name in PLACES)]))
+
+
 def test_without_avx512_the_extended_state_shrinks():
     entries = CpuModel("x86-64-v3").entries(AMD)
     assert register(entries, 0xD, 0, EAX) == 7
