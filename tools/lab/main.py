@@ -145,7 +145,9 @@ def with_retry(boot: Callable[[str], machine.Ending], folder: str) -> int:
         ending = boot(place)
         seconds = time.monotonic() - started
         if ending.late:
-            say(f"the job was still running after {seconds:.0f} s, when its time was over (--limit)")
+            say(
+                f"the job was still running after {seconds:.0f} s, when its time was over (--limit)"
+            )
             return LATE
         if not ending.died:
             say(f"the job's exit status is {ending.status}, after {seconds:.1f} s")
