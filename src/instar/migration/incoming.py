@@ -206,9 +206,6 @@ class Incoming:
         loaded = monotonic_ns()
         self.report.add_phase("load", self._built_ns, loaded)
         self._go(loaded)
-        self.report.ended_ns = monotonic_ns()
-        self._alone(self._close)
-        self._tidy_up()
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -242,21 +239,33 @@ class Incoming:
         return {thing.state_class for thing in self._machine.vcpus.harts}
 
     def _go(self, start_ns: int) -> None:
-        """Run if it ran, else do what it did."""
+        """Become the owner; run if it ran, else do what it did."""
         before = self._machine.state.runstate
         runs = before == "running" and self._machine.autostart
         if runs:
             self._machine.get_ready()  # while it can still be said that the migration failed
+        afterwards = (
+            self._note_commit,
+            self._machine.resume if runs else lambda: self._stay(before),
+            lambda: self._note_end(start_ns, runs=runs),
+            self._close,
+        )
         self._commit()
-        self._alone(self._note_commit)
+        for step in afterwards:
+            self._alone(step)
+        self._tidy_up()
+
+    def _stay(self, before: str) -> None:
+        self._machine.set_runstate(_stopped_state(before))
+
+    def _note_end(self, start_ns: int, *, runs: bool) -> None:
+        report = self.report
         if runs:
-            self._alone(self._machine.resume)
-            self.report.resumed_ns = monotonic_ns()
-            self.report.prepared = prepared.was_used()
-            self.report.imported = [name for name in sys.modules if name.startswith("instar")]
-            self.report.add_phase("resume", start_ns, self.report.resumed_ns)
-        else:
-            self._machine.set_runstate(_stopped_state(before))
+            report.resumed_ns = monotonic_ns()
+            report.prepared = prepared.was_used()
+            report.imported = [name for name in sys.modules if name.startswith("instar")]
+            report.add_phase("resume", start_ns, report.resumed_ns)
+        report.ended_ns = monotonic_ns()
 
     def _alone(self, work: Callable[[], object]) -> None:
         """Do what follows the commit, twice if need be: the host may have lacked something for a moment.
@@ -267,9 +276,15 @@ class Incoming:
             try:
                 work()
             except Exception as e:
-                log.error(f"after the update: {e!r}; {again}. Please report it")
+                self._complain(e, again)
             else:
                 return
+
+    def _complain(self, error: Exception, but: str) -> None:
+        try:
+            log.error(f"after the update: {error!r}; {but}. Please report it")
+        except Exception:
+            return  # what a sentence needs is lacking, too
 
     def _tidy_up(self, tries: int = _TRIES) -> None:
         """Let those go who stood by; what the host refuses is tried again, ``tries`` times, a second apart."""
@@ -277,7 +292,7 @@ class Incoming:
             self._migration.incoming_done(self.report)
         except Exception as e:
             if tries == _TRIES:
-                log.error(f"after the update: {e!r}; the guest goes on. Please report it")
+                self._complain(e, "the guest goes on")
             if tries:
                 self._machine.loop.call_later(_AGAIN_NS, lambda: self._tidy_up(tries - 1))
 
