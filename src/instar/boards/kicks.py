@@ -71,14 +71,23 @@ class Kicks:
         connect: The back end's ``ioeventfd``: (guest address, bytes, value, descriptor); it raises HostError.
         loop: The main loop.
         locked: Runs a callable with the machine lock held.
+        on_bug: Told of what serving a queue raised, as the bus does for an access by a vCPU: the machine stops, the
+            main loop goes on.
     """
 
-    __slots__ = ("_connect", "_kicks", "_locked", "_loop")
+    __slots__ = ("_connect", "_kicks", "_locked", "_loop", "_on_bug")
 
-    def __init__(self, connect: Connect, loop: Watcher, locked: Locked) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        loop: Watcher,
+        locked: Locked,
+        on_bug: Callable[[BaseException], object],
+    ) -> None:
         self._connect = connect
         self._loop = loop
         self._locked = locked
+        self._on_bug = on_bug
         self._kicks: list[Kick] = []
 
     def add(self, transports: Iterable[tuple[int, VirtioMmio]]) -> None:
@@ -100,17 +109,20 @@ class Kicks:
                 self._loop.watch(kick.fd, readable=self._handler(kick))
 
     def _handler(self, kick: Kick) -> Callable[[], object]:
-        def serve() -> None:
-            if kick.take():
-                kick.serve()
+        return lambda: self._locked(lambda: self._serve(kick))
 
-        return lambda: self._locked(serve)
+    def _serve(self, kick: Kick) -> None:
+        if not kick.take():
+            return
+        try:
+            kick.serve()
+        except Exception as e:  # our own fault, but a guest may know how to bring it about
+            self._on_bug(e)
 
     def drain(self) -> None:
         """Serve what has come, once the vCPUs stand still; lock held."""
         for kick in self._kicks:
-            if kick.take():
-                kick.serve()
+            self._serve(kick)
 
     def look_again(self) -> None:
         """Serve every queue in use, before the vCPUs run after a stop; lock held."""

@@ -38,6 +38,7 @@ class Host:
         self.fds: dict[tuple[int, int], int] = {}
         self.watched: dict[int, object] = {}
         self.locked = 0
+        self.bugs: list[BaseException] = []
 
     def connect(self, gpa: int, size: int, value: int, fd: int) -> None:
         assert size == 4
@@ -71,7 +72,7 @@ def transport():
 
 @pytest.fixture
 def kicks(host, transport):
-    made = Kicks(host.connect, host, host.lock)
+    made = Kicks(host.connect, host, host.lock, host.bugs.append)
     made.add([(0xFEB0_0000, transport)])
     yield made
     made.close()
@@ -113,7 +114,7 @@ def test_kick_of_a_queue_that_is_not_in_use_is_forgotten(host, transport, kicks)
 
 
 def test_closing_gives_all_descriptors_back(host):
-    made = Kicks(host.connect, host, host.lock)
+    made = Kicks(host.connect, host, host.lock, host.bugs.append)
     made.add([(0xFEB0_0000, Transport(3))])
     fds = list(host.fds.values())
     made.close()
@@ -127,8 +128,20 @@ def test_host_that_refuses_is_told_and_what_was_made_can_be_closed(host):
     def refuse(gpa: int, size: int, value: int, fd: int) -> None:
         raise HostError("refused")
 
-    made = Kicks(refuse, host, host.lock)
+    made = Kicks(refuse, host, host.lock, host.bugs.append)
     with pytest.raises(HostError, match="refused"):
         made.add([(0xFEB0_0000, Transport())])
     assert host.watched == {}
     made.close()
+
+
+def test_fault_of_ours_ends_neither_the_loop_nor_a_stop(host, transport, kicks):
+    def bad(index: int) -> None:
+        raise KeyError(index)
+
+    transport.notify = bad
+    fd = host.write(0xFEB0_0050, 1)
+    host.watched[fd]()
+    host.write(0xFEB0_0050, 0)
+    kicks.drain()
+    assert [error.args for error in host.bugs] == [(1,), (0,)]

@@ -113,7 +113,7 @@ class MicrovmPlatform:
         )
         boot = _make_boot(self._config, vm.fds, inert=vm.inert)
         board = microvm.MicrovmBoard(self._space, ports, virtio=virtio, boot=boot)
-        self._kicks = Kicks(self._vcpus.ioeventfd, vm.loop, machine.locked)
+        self._kicks = Kicks(self._vcpus.ioeventfd, vm.loop, machine.locked, machine.on_bug)
         self._kicks.add(board.transports)
         machine.at_each_run(self._kicks.look_again)
         return board
