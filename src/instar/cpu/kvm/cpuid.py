@@ -1,7 +1,8 @@
 """What a guest sees of CPUID: the host's, or a model's part of it, for each vCPU.
 
 Entries are those of KVM_GET_SUPPORTED_CPUID with bits taken away, never with bits that the host lacks. Topology is
-one socket with a core for each vCPU.
+one socket with a core for each vCPU. Of a model are features and signature; name, caches and the highest leaf stay the
+host's.
 
 Source: Linux Documentation/virt/kvm/api.rst 4.46; AMD64 Architecture Programmer's Manual 3, appendix E; Intel SDM 2,
 CPUID, leaves 4, 0xB, 0xD, 0x1F.
@@ -16,10 +17,13 @@ from instar.cpu.kvm.features import (
     EBX,
     ECX,
     EDX,
+    FEATURES_ONLY,
     KVMS,
     MODELS,
     OURS,
     PLACES,
+    TILES,
+    UNSAVED,
     WORDS,
 )
 from instar.cpu.kvm.state import CPU_TEXT
@@ -41,6 +45,7 @@ _EXTENDED_STATE: Final = 0xD
 _LEGACY_AREA: Final = 576  # x87, SSE and the header of an XSAVE area
 _SMT, _CORE = 1 << 8, 2 << 8
 _L3: Final = 3
+_TILE_DATA: Final = 18
 # Components of the extended state and the feature without which there are none; 0 and 1 are always there.
 _COMPONENTS: Final = {
     2: "avx",
@@ -104,6 +109,7 @@ class CpuModel:
         Raises:
             ConfigError: The host lacks a feature, or is of another vendor; named.
         """
+        host = _whole(host)
         vendor, signature, features = MODELS.get(self.name, ("", 0, ""))
         if vendor and vendor != vendor_of(host):
             raise ConfigError(
@@ -120,6 +126,8 @@ class CpuModel:
             masks[word] = masks.get(word, 0) & ~(1 << bit)
         masks.setdefault(KVMS, has.get(KVMS, 0))
         masked = [_masked(entry, masks) for entry in host]
+        if self.name not in HOST:
+            masked = [_named_only(entry) for entry in masked]
         return _extended_state([_signed(entry, signature) for entry in masked])
 
 
@@ -262,6 +270,29 @@ _FOR_VCPU: Final = {
     0x8000001D: _caches,
     0x8000001E: _compute_unit,
 }
+
+
+def _whole(host: Sequence[CpuidEntry]) -> list[CpuidEntry]:
+    """Return what a guest can use of a host: no feature whose state is not saved, or has no component here."""
+    gone = set(UNSAVED)
+    if not extended_components(host) >> _TILE_DATA & 1:  # for programs that asked the kernel
+        gone.update(TILES)
+    masks = words_of(host)
+    for name in gone:
+        word, bit = PLACES[name]
+        masks[word] = masks.get(word, 0) & ~(1 << bit)
+    return [_masked(entry, masks) for entry in host]
+
+
+def _named_only(entry: CpuidEntry) -> CpuidEntry:
+    """Take away features that have no names here: hosts of a fleet may differ in them."""
+    if entry[0] not in FEATURES_ONLY or entry[:2] == (7, 0):
+        return entry
+    values = list(entry)
+    for register in (EAX, EBX, ECX, EDX):
+        if (entry[0], entry[1], register) not in WORDS:
+            values[register] = 0
+    return _entry(values)
 
 
 def _is_set(words: Mapping[Word, int], name: str) -> bool:

@@ -42,7 +42,7 @@ WORDS: Final[dict[Word, tuple[str, ...]]] = {
             7,
             0,
             ECX,
-        ): ". avx512vbmi umip pku ospke waitpkg avx512vbmi2 . gfni vaes vpclmulqdq avx512vnni"
+        ): ". avx512vbmi umip pku ospke waitpkg avx512vbmi2 shstk gfni vaes vpclmulqdq avx512vnni"
         " avx512bitalg . avx512-vpopcntdq . la57 . . . . . rdpid . bus-lock-detect cldemote . movdiri movdir64b"
         " . sgxlc pks",
         (
@@ -109,6 +109,13 @@ ALIASES: Final = {"pni": "sse3", "lzcnt": "abm", "sse4_1": "sse4.1", "sse4_2": "
 # What is KVM's own or the board's, whatever the processor: no model says so, none needs it of the host.
 OURS: Final = frozenset(("hypervisor", "ht", "cmp-legacy", "osxsave", "ospke", "tsc-deadline"))
 KVMS: Final = (0x40000001, 0, EAX)  # the whole word is KVM's own
+# Nobody sees what has state that is not saved: the pointer to a shadow stack is in no structure and no MSR of KVM.
+UNSAVED: Final = ("shstk",)
+TILES: Final = ("amx-bf16", "amx-fp16", "amx-int8", "amx-tile")
+# Leaves that say features, but for (7, 0) nothing else: what has no name here is no part of a model.
+FEATURES_ONLY: Final = frozenset(
+    (7, 0xA, 0x12, 0x14, 0x1C, 0x1D, 0x1E, 0x24, 0x8000001B, 0x8000001F, 0x80000021, 0x80000022)
+)
 
 _BASE: Final = (
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2"

@@ -85,6 +85,33 @@ def test_models_on_two_hosts_are_alike():
     assert ours == theirs
 
 
+def test_models_on_hosts_that_differ_in_features_without_a_name_are_alike():
+    unnamed = [
+        (7, 1, 1, 0, 0, 0, 1 << 4), (7, 2, 1, 0, 0, 0, 0x3F), (0xA, 0, 0, 0x08300802, 0, 0, 0x603),
+        (0x80000021, 0, 0, 0, 7, 7, 0), (0x80000022, 0, 0, 1, 6, 0, 0),
+    ]  # fmt: skip
+    alike = [entry for entry in AMD if entry[:2] != (7, 1)]
+    entries = CpuModel("EPYC").entries(alike + unnamed)
+    assert [e[EAX:] for e in entries if e[:2] in {u[:2] for u in unnamed}] == [(0, 0, 0, 0)] * 5
+    assert [e for e in CpuModel("host").entries(alike + unnamed) if e[0] == 0xA] == [unnamed[2]]
+
+
+@pytest.mark.parametrize("name", ["shstk", "amx-tile", "amx-fp16"])
+def test_feature_whose_state_would_be_lost_is_not_shown(name):
+    able = host(f"{EVERYTHING} {name}")
+    assert not has(CpuModel("host").entries(able), name)
+    with pytest.raises(ConfigError, match=f"this host lacks {name}"):
+        CpuModel(f"host,+{name}").entries(able)
+
+
+def test_tiles_are_shown_where_their_state_may_be_used():
+    able = [
+        (*e[:EAX], e[EAX] | 3 << 17, *e[EBX:]) if e[:2] == (0xD, 0) else e
+        for e in host(f"{EVERYTHING} amx-tile")
+    ]
+    assert has(CpuModel("host").entries(able), "amx-tile")
+
+
 def test_model_sets_its_signature_and_vendor_neutral_ones_keep_the_hosts():
     assert register(CpuModel("EPYC").entries(AMD), 1, 0, EAX) == 0x00800F12
     assert register(CpuModel("x86-64-v2").entries(AMD), 1, 0, EAX) == 0x00A10F11
