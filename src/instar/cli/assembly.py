@@ -72,6 +72,11 @@ def assemble(
     vm.migration.notifiers.add(vm.on_update, "cpr-exec")
     vm.migration.notifiers.add(vm.on_transfer, "cpr-transfer")
     if not config.incoming:
+        left_out = config.accel.wanted[: config.accel.wanted.index(config.accel.kind)]
+        for name in left_out:
+            log.warning(
+                f"-accel {name} does not run -machine {config.machine.type}: {config.accel.kind} does it"
+            )
         if not config.kernel:
             log.warning("no -kernel: the guest begins at the start of its RAM, where nothing is")
         vm.migration.begin_anew()

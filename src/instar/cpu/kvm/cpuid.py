@@ -274,7 +274,7 @@ _FOR_VCPU: Final = {
 
 def _whole(host: Sequence[CpuidEntry]) -> list[CpuidEntry]:
     """Return what a guest can use of a host: no feature whose state is not saved, or has no component here."""
-    gone = set(UNSAVED)
+    gone: set[str] = set(UNSAVED)
     if not extended_components(host) >> _TILE_DATA & 1:  # for programs that asked the kernel
         gone.update(TILES)
     masks = words_of(host)
