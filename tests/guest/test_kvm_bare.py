@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import struct
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import MICROVM, PROGRAM
 from instar.cpr.errors import CprError
 from instar.cpu.kvm import uapi
 from instar.cpu.kvm.look import registers_of as named_registers
@@ -494,3 +496,28 @@ def test_interrupt_for_no_processor_is_dropped(ram, devices):
         chip.mmio_write(0x10, 4, value)
     chip.set_line(4, True)
     machine.close()
+
+
+def test_elf_kernel_with_a_pvh_note_is_entered_in_32_bit_mode_with_its_start_information(tmp_path):
+    code = bytes.fromhex(
+        "8b033d78c56e33"  # mov eax, [ebx]; cmp eax, the magic of the start information
+        "0f94c00fb6c0"  # sete al; movzx eax, al
+        "83c029"  # add eax, 41
+        "48"  # dec eax; in 64-bit mode a prefix
+        "66ba0105eef4"  # mov dx, 0x501; out dx, al; hlt
+    )
+    note = struct.pack("<III4sI", 4, 4, 18, b"Xen", 0x100000)
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    at = 64 + 2 * 56
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(
+        head
+        + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+        + struct.pack("<IIQQQQQQ", 1, 5, at, 0x100000, 0x100000, len(code), len(code), 1)
+        + struct.pack("<IIQQQQQQ", 4, 4, at + len(code), 0, 0, len(note), len(note), 4)
+        + code
+        + note
+    )
+    words = (*("-machine", MICROVM.board), *MICROVM.words, "-m", "4", "-nodefaults", "-no-reboot")
+    done = subprocess.run([PROGRAM, *words, "-kernel", kernel], timeout=60, check=False)
+    assert done.returncode == 41

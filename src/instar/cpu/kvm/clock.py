@@ -114,7 +114,7 @@ class GuestClock:
 
     def _go_on(self) -> None:
         missed = max(0, time_ns() - self.looked_ns) if self._shown else 0
-        self._vm.set_clock(self.clock_ns + missed)
+        self._vm.set_clock(self.clock_ns + missed & _MASK)
         now_ns, cycles = self._pair()
         passed = (now_ns - self.clock_ns) * self._vcpus[0].tsc_khz() // _NS_TIMES_KHZ
         for vcpu, stopped in zip(self._vcpus, self.tscs, strict=True):

@@ -231,3 +231,14 @@ def test_virtual_time_stands_still_with_the_machine():
     stood = made.now_ns()
     host.ns += SECOND
     assert made.now_ns() == stood
+
+
+def test_clock_at_its_end_goes_on_at_its_beginning(monkeypatch):
+    host = Host()
+    vm = Vm(host)
+    given = []
+    monkeypatch.setattr(vm, "set_clock", given.append)
+    guest = GuestClock(vm, [Vcpu(host)], shown=True)
+    guest.load(MASK, 1, 0)  # what a damaged state may say, and a kernel takes 64 bits
+    guest.start()
+    assert 0 <= given[0] < MASK
