@@ -122,6 +122,14 @@ HANDLER = bytes.fromhex(
     "c783b000000000000000"  # end of interrupt
     "48cf"  # iretq
 )
+# The same for line 5 as a level, masked while it is acknowledged: so kernels move interrupts, or serve them later.
+MASKING_HANDLER = bytes.fromhex(
+    "ff042500600000"
+    f"c7071a000000c74710{_le(1 << 16 | 1 << 15 | VECTOR, 4)}"  # edi is the IOAPIC
+    "c783b000000000000000"
+    f"c74710{_le(1 << 15 | VECTOR, 4)}"
+    "48cf"
+)
 # Count interrupts of line 5, an edge or a level, and say each time how many there were.
 LINE_5 = {
     trigger: bytes.fromhex(

@@ -21,8 +21,10 @@ from instar.errors import InstarError
 from kvm_guests import (
     AP_PORT,
     APIC,
+    CODE,
     DATA,
     LINE_5,
+    MASKING_HANDLER,
     PORT,
     READ_TSC,
     START_AP,
@@ -39,6 +41,7 @@ from kvm_guests import (
     from_port,
     loop64,
     new_ram,
+    put,
 )
 
 BOOTS = [boot_real, boot_protected, boot_long]
@@ -238,6 +241,23 @@ def test_level_interrupts_until_it_is_not_driven_any_more(irqchip, ram, devices)
     devices.wait_until(lambda: (ram[DATA] - had) % 256 >= 5)
     machine.vcpus.line(5)(False)
     devices.wait_until(lambda: devices.said[PORT][-1] % 256 == ram[DATA])
+    machine.stop()
+    machine.close()
+
+
+def test_level_that_is_acknowledged_while_it_is_masked_interrupts_again(irqchip, ram, devices):
+    machine = Machine(ram, devices, **irqchip)
+    boot_long(machine, ram, LINE_5["level"])
+    put(ram, CODE + 0x800, MASKING_HANDLER)
+    machine.start()
+    devices.wait_for(1)
+    machine.vcpus.line(5)(True)
+    devices.wait_until(lambda: ram[DATA] >= 3)
+    machine = renew(machine, ram, devices, **irqchip)
+    machine.vcpus.line(5)(True)
+    had = ram[DATA]
+    devices.wait_until(lambda: (ram[DATA] - had) % 256 >= 3)
+    machine.vcpus.line(5)(False)
     machine.stop()
     machine.close()
 

@@ -102,6 +102,8 @@ class Ioapic:
                     os.eventfd_write(self._resampled[pin], 1)
                 if entry & _REMOTE_IRR:
                     self._table[pin] &= ~_REMOTE_IRR
+                    if entry & _MASKED:
+                        self._tell_kernel(pin)
                     self._serve(pin)
 
     def resample(self, pin: int, fd: int) -> None:
@@ -210,8 +212,9 @@ class Ioapic:
             self._table[pin] |= _REMOTE_IRR
 
     def _tell_kernel(self, *pins: int) -> None:
+        """Set routes; a line that is masked while a LAPIC has it keeps its own, else nobody tells of the EOI."""
         for pin in pins or range(uapi.IOAPIC_PINS):
-            if self._table[pin] & _MASKED:
+            if self._table[pin] & (_MASKED | _REMOTE_IRR) == _MASKED:
                 self._routes.clear_message(pin)
             else:
                 self._routes.set_message(pin, *_message(self._table[pin]))

@@ -82,6 +82,20 @@ def test_masked_level_waits_until_it_may_and_a_masked_edge_is_lost():
     assert rig.vm.sent == [(0xFEE00000, LEVEL | 0x4040)]
 
 
+def test_level_that_is_masked_while_a_lapic_has_it_is_acknowledged_all_the_same():
+    rig = Rig()
+    rig.entry(9, LEVEL | 0x55)
+    rig.chip.set_line(9, True)
+    rig.entry(9, LEVEL | MASKED | 0x55)
+    assert [route[0] for route in rig.vm.routes] == [9]  # else the kernel would not tell
+    rig.chip.end_of_interrupt(0x55)
+    assert rig.vm.routes == []
+    assert len(rig.vm.sent) == 1
+    rig.entry(9, LEVEL | 0x55)
+    assert len(rig.vm.sent) == 2
+    assert rig.get(0x10 + 18) == LEVEL | REMOTE | 0x55
+
+
 def test_masked_level_that_is_not_driven_any_more_says_nothing():
     rig = Rig()
     rig.entry(5, LEVEL | MASKED | 0x40)
