@@ -106,6 +106,10 @@ class GuestClock:
         self._running = True
         self.runs += 1
 
+    def level(self) -> None:
+        """Let all TSCs show the same from the next start on, as after power-on; the clocks stand still."""
+        self.tscs = [self.tscs[0]] * len(self.tscs)
+
     def set_khz(self, khz: int) -> None:
         """Let the TSCs run at another frequency than the host's (HostError)."""
         for vcpu in self._vcpus:

@@ -274,6 +274,7 @@ class KvmVcpus:
                 fresh = VcpuBox(vcpu, box.cpuid, self._msrs, clock, self._host).save_state()
                 box.leave_nested(fresh)
                 box.load_registers(fresh)
+            self._clock.level()  # what a guest has set one ahead of the others is not in IA32_TSC_ADJUST any more
         finally:
             made.close()
 

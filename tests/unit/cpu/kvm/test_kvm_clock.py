@@ -242,3 +242,15 @@ def test_clock_at_its_end_goes_on_at_its_beginning(monkeypatch):
     guest.load(MASK, 1, 0)  # what a damaged state may say, and a kernel takes 64 bits
     guest.start()
     assert 0 <= given[0] < MASK
+
+
+def test_tscs_that_a_guest_set_apart_are_the_same_after_a_reset():
+    host = Host()
+    vcpus = [Vcpu(host), Vcpu(host, offset=123_456)]
+    guest = GuestClock(Vm(host), vcpus, shown=False)
+    guest.start()
+    guest.stop()
+    assert guest.tscs[0] != guest.tscs[1]
+    guest.level()
+    guest.start()
+    assert vcpus[0].offset == vcpus[1].offset
