@@ -93,6 +93,7 @@ APART: Final = "+"  # key of the optional fields in a record; no field can have 
 MAX_KEPT: Final = 64  # unknown optional fields in one state; nobody adds more between two versions
 
 _registry: Final[dict[str, type[State]]] = {}
+_inner: Final[dict[tuple[type[State], int], dict[str, type[State]]]] = {}  # asked for in the pause
 
 
 class _Sub(Field):
@@ -347,9 +348,12 @@ def optional_layout(cls: type[State]) -> dict[str, str]:
     return {name: field.wire for name, field in sorted(fields) if field.optional}
 
 
-def inner(cls: type[State], version: int) -> dict[str, type[State]]:
-    """Return all state classes inside ``cls`` as of ``version``, at any depth, by name."""
-    found: dict[str, type[State]] = {}
+def inner(cls: type[State], version: int) -> Mapping[str, type[State]]:
+    """Return all state classes inside ``cls`` as of ``version``, at any depth, by name; nobody may change it."""
+    found = _inner.get((cls, version))
+    if found is not None:
+        return found
+    found = _inner[cls, version] = {}
     waiting = [field for field in cls.state_fields.values() if field.since <= version]
     while waiting:
         field = waiting.pop()

@@ -47,22 +47,31 @@ class Preview:
     def __init__(self, migration: Migration, versions: Mapping[str, int]) -> None:
         self._sent: dict[str, Section] = {}
         self._versions = versions
+        self._migration = migration
         self._memfd = os.memfd_create("instar-preview", os.MFD_CLOEXEC)
         try:
             writer = Writer(self._memfd, program=VERSION, mode="cpr-transfer")
-            # The processors run on. What they are will be otherwise anyway, and asking would have to stop them.
-            processors = {thing.state_id for thing in migration.machine.vcpus.states}
-            things = [t for t in guest_things(migration) if t.state_id not in processors]
-            with migration.machine.lock:
-                for section in sections(things, Fds(), versions, peek=True):
-                    self._sent[section[0]] = section
-                    writer.add(*section)
+            for section in self._look():
+                self._sent[section[0]] = section
+                writer.add(*section)
             writer.finish()
         finally:
             size = os.fstat(self._memfd).st_size
             data = os.pread(self._memfd, size, 0)
             os.close(self._memfd)
         self.message = b"".join((MARK, size.to_bytes(LENGTH, "little"), data))
+
+    def _look(self) -> list[Section]:
+        # The processors run on. What they are will be otherwise anyway, and asking would have to stop them.
+        migration = self._migration
+        processors = {thing.state_id for thing in migration.machine.vcpus.states}
+        things = [t for t in guest_things(migration) if t.state_id not in processors]
+        with migration.machine.lock:
+            return list(sections(things, Fds(), self._versions, peek=True))
+
+    def practise(self) -> None:
+        """Look once more, for nothing but that the host's caches know the way: then the pause is shorter."""
+        self._look()
 
     def forget(self) -> None:
         """Send everything again: the target did not take it."""

@@ -198,8 +198,11 @@ class Transfer(Outgoing):
 
     def judge_preview(self) -> None:
         """See whether the target has taken it; if not, everything is sent again."""
-        if self._preview is not None and self._result().get(ANSWER) is not True:
+        if self._preview is None:
+            return
+        if self._result().get(ANSWER) is not True:
             self._preview.forget()
+        self._preview.practise()
 
     # stop: from here on undoing means to find out whose the guest is
 
