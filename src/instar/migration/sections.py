@@ -157,7 +157,7 @@ def check_manifest(manifest: Manifest, things: Sequence[Stateful]) -> None:
                 f"{section.id}: the stream has {section.state}, this machine {cls.state_name}"
             )
         _check_readable(manifest, section, cls, section.version)
-        inner = states.inner(cls, cls.state_version) if section.inner else {}
+        inner = states.inner(cls, cls.state_version)
         for name, version in section.inner.items():
             if name in inner:  # what only the writer has inside is the business of the steps
                 _check_readable(manifest, section, inner[name], version)
