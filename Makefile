@@ -8,6 +8,7 @@ VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/*/compiled src/instar/cpu/kvm/compiled -name '*.p*' -not -name '*.pyc' -o -name '*.c' -path '*/compiled/*')
 PYTEST := $(VENV)/python -m pytest -q
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
 BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(GOALS:%=--goals) $(PUBLISH:%=--publish)
 TESTS := unit guest peers faults golden
 
@@ -24,7 +25,7 @@ demo: build  ## boot Debian, replace the monitor twice under it, show what that 
 
 test: venv build lint types  ## everything that CI runs
 	$(VENV)/instar image pull debian
-	$(PYTEST) tests --ignore=tests/kvm
+	$(PYTEST) $(WORKERS) tests --ignore=tests/kvm
 	tools/lab/run --optional --limit 900 tests/kvm -m "not long" -v
 
 lint: venv  ## style and likely mistakes
