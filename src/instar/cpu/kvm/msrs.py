@@ -25,6 +25,7 @@ _MCE_BANK: Final = 0x400  # four registers each
 _BANKS: Final = 0xFF  # bits of MCG_CAP that count banks
 _UNLISTED: Final = (
     0x48,  # IA32_SPEC_CTRL
+    0x1D9,  # IA32_DEBUGCTL
     0x2FF,  # IA32_MTRR_DEF_TYPE
     *range(0x200, 0x210),  # ranges of memory types
     *(0x250, 0x258, 0x259, *range(0x268, 0x270)),  # fixed ones

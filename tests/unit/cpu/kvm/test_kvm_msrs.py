@@ -73,6 +73,10 @@ def test_banks_of_machine_checks_are_read_as_many_as_there_are():
     assert [index for index in msrs.indices if 0x400 <= index < 0x480] == list(range(0x400, 0x408))
 
 
+def test_register_for_branch_records_is_read_where_the_kernel_does_not_list_it():
+    assert Msrs([], 0).read(Vcpu({0x1D9: 1})) == ([0x1D9], [1])
+
+
 def test_register_that_acknowledges_an_interrupt_is_never_written_back():
     assert 0x4B564D07 not in Msrs([0x4B564D07, 0x174], 0).indices
 
