@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MASK: Final = (1 << 64) - 1
 _NS_TIMES_KHZ: Final = 1_000_000  # cycles = ns * kHz / this
+_LOOKS: Final = 3  # at two clocks that cannot be read at once: one of them is hardly interrupted
 
 
 class GuestClock:
@@ -138,8 +139,16 @@ class GuestClock:
         ns, flags, _, host = self._vm.clock()
         if flags & uapi.CLOCK_HOST_TSC and self._offsets and not self.scaled:
             return ns, host
+        _, ns, cycles = min(self._bracketed() for _ in range(_LOOKS))
+        return ns, cycles - (self._vcpus[0].tsc_offset() if self._offsets else 0)
+
+    def _bracketed(self) -> tuple[int, int, int]:
+        """Return how many cycles a look at kvmclock took, what it showed, and the first TSC in the middle of that."""
         first = self._vcpus[0]
-        return ns, first.msrs([msrs.TSC])[0] - (first.tsc_offset() if self._offsets else 0)
+        before = first.msrs([msrs.TSC])[0]
+        ns = self._vm.clock()[0]
+        took = first.msrs([msrs.TSC])[0] - before & _MASK
+        return took, ns, before + took // 2
 
     def _all_offsets(self) -> list[int]:
         if self._offsets:

@@ -150,6 +150,27 @@ def test_many_pauses_do_not_make_the_clocks_part():
     assert abs(drift(host, made, vcpu) - at_first) < 2_000
 
 
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_look_at_the_clocks_that_is_interrupted_is_not_the_one_that_counts(monkeypatch, slow):
+    host = Host(flags=0)
+    made, (vcpu,) = guest(host)
+    vcpu.offset = -host.ns * host.khz // 1_000_000  # both begin at 0
+    late = iter(
+        [0, *(SECOND * (n == slow) for n in range(3))]
+    )  # the first only asks for the flags
+    look = made._vm.clock
+
+    def interrupted():
+        found = look()
+        host.ns += next(late)
+        return found
+
+    made.start()
+    monkeypatch.setattr(made._vm, "clock", interrupted)
+    made.stop()
+    assert abs(made.clock_ns - made.tscs[0] * 1_000_000 // host.khz) < 3_000
+
+
 def test_tscs_keep_their_distance():
     host = Host()
     made, (one, two) = guest(host, (100, 5_000_100))
