@@ -15,10 +15,12 @@ KVM = "/dev/kvm"
 API_VERSION = 12
 # Capabilities by the kernel's names: without these there is no KVM for Instar, without those what is named.
 NEEDED = frozenset(
-    {"DEBUGREGS", "IMMEDIATE_EXIT", "IRQCHIP", "MP_STATE", "USER_MEMORY", "VCPU_EVENTS", "XSAVE"}
+    {
+        *("DEBUGREGS", "IMMEDIATE_EXIT", "IOEVENTFD", "IRQCHIP", "MP_STATE", "USER_MEMORY"),
+        *("VCPU_EVENTS", "XSAVE"),
+    }
 )
 USEFUL = {
-    "IOEVENTFD": "notifications of devices without an exit",
     "IRQFD": "interrupts by event descriptors",
     "IRQFD_RESAMPLE": "level-triggered interrupts by event descriptors",
     "SIGNAL_MSI": "message-signalled interrupts",

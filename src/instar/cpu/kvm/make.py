@@ -25,7 +25,7 @@ _MCG_CTL_P: Final = 1 << 8
 _MCG_SER_P: Final = 1 << 24
 _NEEDED: Final = (
     *("USER_MEMORY", "IRQCHIP", "IMMEDIATE_EXIT", "MP_STATE"),
-    *("VCPU_EVENTS", "DEBUGREGS", "XSAVE"),
+    *("VCPU_EVENTS", "DEBUGREGS", "XSAVE", "IOEVENTFD"),
 )
 
 
