@@ -95,7 +95,9 @@ class CpuModel:
     def _take(self, option: str) -> None:
         if option in ("enforce", "check", "enforce=on", "check=on", "migratable=on"):
             return  # a model whose features are not all here is always refused
-        name, _, value = option.lstrip("+-").partition("=")
+        if option[:1] in ("+", "-") and option[1:2] in ("+", "-"):
+            raise ConfigError(f"-cpu {self.name}: {option!r} has two signs, a feature has one")
+        name, _, value = option.removeprefix("+").removeprefix("-").partition("=")
         name = ALIASES.get(name, name)
         if name not in PLACES or value not in ("", "on", "off"):
             raise ConfigError(f"-cpu {self.name}: {option!r} is no feature of a CPU")

@@ -153,6 +153,12 @@ def test_unknown_model_or_feature_is_refused(text):
         CpuModel(text)
 
 
+@pytest.mark.parametrize("option", ["+-avx", "-+avx", "++avx", "--avx"])
+def test_feature_with_two_signs_is_refused(option):
+    with pytest.raises(ConfigError, match="has two signs, a feature has one"):
+        CpuModel(f"host,{option}")
+
+
 def test_more_features_than_a_state_can_hold_are_refused_at_the_start():
     with pytest.raises(ConfigError, match="bytes of features, at most 1024 cross an update"):
         CpuModel(",".join(["host", *(f"-{name}" for name in PLACES)]))
