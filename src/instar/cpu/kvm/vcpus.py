@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from instar.cpu.kvm.exits import Bus
     from instar.cpu.kvm.kvm import Kvm
-    from instar.cpu.kvm.make import KvmOptions
+    from instar.cpu.kvm.make import KvmOptions, Made
     from instar.stateful import Stateful
 
     T = TypeVar("T")
@@ -108,6 +108,15 @@ class KvmVcpus:
         self._options = options
         self._wishes = wishes
         made = make(kvm, options)
+        try:
+            self._put_together(made, bus)
+        except BaseException:
+            made.close()
+            raise
+
+    def _put_together(self, made: Made, bus: Bus) -> None:
+        """Make all that is around the vCPUs."""
+        kvm, options = self._kvm, self._options
         self.vm, self.vcpus, self._cpuid = made.vm, made.vcpus, made.cpuid
         self._host = Host(kvm, self.vm, made.supported)
         vendor = vendor_of(made.cpuid[0])
@@ -136,7 +145,7 @@ class KvmVcpus:
         ]
         self._threads = Threads()
         for vcpu in self.vcpus:
-            self._threads.add(vcpu, Exits(vcpu.shared, bus, self).serve, wishes.bug)
+            self._threads.add(vcpu, Exits(vcpu.shared, bus, self).serve, self._wishes.bug)
 
     @property
     def target(self) -> str:
@@ -154,7 +163,10 @@ class KvmVcpus:
         return self._options.count
 
     def close(self) -> None:
-        """Give VM and vCPUs back, which are parked; nothing else may be called any more."""
+        """Give VM and vCPUs back, which are parked; nothing else may be called any more.
+
+        For whoever has several machines in one process; with the process the kernel ends them itself.
+        """
         self.memory.close()
         for vcpu in self.vcpus:
             vcpu.close()
