@@ -37,6 +37,24 @@ def mp_table(vcpus: int) -> bytes:
     Raises:
         InternalBugError: it needs more room than there is.
     """
+    entries = _entries(vcpus)
+    body = b"".join(entries)
+    length = _HEADER.size + len(body)
+    head = (
+        *(b"PCMP", length, _VERSION, 0, b"INSTAR  ", b"MICROVM     ", 0, 0, len(entries)),
+        *(board_map.LAPIC_BASE, 0, 0, 0),
+    )
+    table = bytearray(_HEADER.pack(*head) + body)
+    table[7] = -sum(table) & 0xFF
+    pointer = bytearray(_POINTER.pack(b"_MP_", MP_TABLE + _POINTER.size, 1, _VERSION, 0, b""))
+    pointer[10] = -sum(pointer) & 0xFF
+    if len(pointer) + len(table) > MP_TABLE_SIZE:
+        raise InternalBugError(f"MP table of {len(table)} bytes, room for {MP_TABLE_SIZE}")
+    return bytes(pointer + table)
+
+
+def _entries(vcpus: int) -> list[bytes]:
+    """Return processors, bus, IOAPIC and interrupts, in this order, as the specification wants them."""
     ioapic = vcpus  # its id comes after those of the processors
     entries = [
         struct.pack(
@@ -64,19 +82,7 @@ def mp_table(vcpus: int) -> bytes:
     ]
     entries.append(_interrupt(4, _EXTINT, 0, 0, _ALL, 0))
     entries.append(_interrupt(4, _NMI, 0, 0, _ALL, 1))
-    body = b"".join(entries)
-    length = _HEADER.size + len(body)
-    head = (
-        *(b"PCMP", length, _VERSION, 0, b"INSTAR  ", b"MICROVM     ", 0, 0, len(entries)),
-        *(board_map.LAPIC_BASE, 0, 0, 0),
-    )
-    table = bytearray(_HEADER.pack(*head) + body)
-    table[7] = -sum(table) & 0xFF
-    pointer = bytearray(_POINTER.pack(b"_MP_", MP_TABLE + _POINTER.size, 1, _VERSION, 0, b""))
-    pointer[10] = -sum(pointer) & 0xFF
-    if len(pointer) + len(table) > MP_TABLE_SIZE:
-        raise InternalBugError(f"MP table of {len(table)} bytes, room for {MP_TABLE_SIZE}")
-    return bytes(pointer + table)
+    return entries
 
 
 def _trigger(irq: int) -> int:
