@@ -32,10 +32,6 @@ if TYPE_CHECKING:
             """Call ``readable`` when the descriptor is ready."""
             ...
 
-        def unwatch(self, fd: int) -> None:
-            """Watch it no more."""
-            ...
-
 
 _REGISTER_SIZE: Final = 4  # bytes of a notification
 
@@ -65,7 +61,7 @@ class Kick:
 
 
 class Kicks:
-    """All queues of a board.
+    """All queues of a board, for as long as the program is.
 
     Args:
         connect: The back end's ``ioeventfd``: (guest address, bytes, value, descriptor); it raises HostError.
@@ -128,10 +124,3 @@ class Kicks:
         """Serve every queue in use, before the vCPUs run after a stop; lock held."""
         for kick in self._kicks:
             kick.serve()
-
-    def close(self) -> None:
-        """Give the descriptors back at the program's end."""
-        for kick in self._kicks:
-            self._loop.unwatch(kick.fd)
-            os.close(kick.fd)
-        self._kicks.clear()
