@@ -8,12 +8,12 @@ VENV := .venv/bin
 SOURCES := $(shell find src -name '*.py')
 CORE := setup.py pyproject.toml $(shell find src/instar/cpu/rv64 src/instar/*/compiled src/instar/cpu/kvm/compiled -name '*.p*' -not -name '*.pyc' -o -name '*.c' -path '*/compiled/*')
 PYTEST := $(VENV)/python -m pytest -q
-WORKERS := -n auto --maxprocesses 4 --dist loadfile
 BENCH_UPDATE = $(RUNS:%=--runs %) $(MEMORY:%=--memory %) $(STATES:%=--states %) $(MODES:%=--modes %) $(NICE:%=--nice=%) $(QUICK:%=--quick) $(GOALS:%=--goals) $(PUBLISH:%=--publish)
 TESTS := unit guest peers faults golden
+LIVELY := tests/faults tests/guest tests/peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types $(TESTS:%=test-%) test-kvm fuzz matrix soak bench bench-update bench-connections bench-kvm docs venv build clean
+.PHONY: help demo test test-still test-lab lint types $(TESTS:%=test-%) test-kvm fuzz matrix soak bench bench-update bench-connections bench-kvm docs venv build clean
 .DELETE_ON_ERROR:
 
 help:  ## say what can be made
@@ -23,9 +23,14 @@ demo: build  ## boot Debian, replace the monitor twice under it, show what that 
 	$(VENV)/instar image pull debian
 	$(VENV)/python tools/demo
 
-test: venv build lint types  ## everything that CI runs
+test: venv build  ## everything that CI runs
 	$(VENV)/instar image pull debian
-	$(PYTEST) $(WORKERS) tests --ignore=tests/kvm
+	$(MAKE) --no-print-directory -j2 $(if $(MAKE_TERMOUT),,-Otarget) test-still test-lab
+	$(PYTEST) $(LIVELY)
+
+test-still: lint types  # what does not care how busy the host is, beside the lab, which does not either
+	$(PYTEST) tests --ignore=tests/kvm $(LIVELY:%=--ignore=%)
+test-lab: venv build
 	tools/lab/run --optional --limit 900 tests/kvm -m "not long" -v
 
 lint: venv  ## style and likely mistakes

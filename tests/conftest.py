@@ -83,20 +83,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A worker tells the process that reports what it left out."""
-    told = getattr(session.config, "workeroutput", None)
-    if told is not None:
-        told["not run"] = session.config.stash.get(NOT_RUN, {})
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node) -> None:
-    """Take what a worker left out; one that died has told nothing."""
-    left_out = getattr(node, "workeroutput", {}).get("not run", {})
-    node.config.stash.setdefault(NOT_RUN, {}).update(left_out)
-
-
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
