@@ -87,14 +87,16 @@ def test_named_model_is_what_the_guest_sees_before_and_after_an_update(debian_am
 def test_lines_of_an_ioapic_outside_the_kernel_work_again_and_again(debian_amd64):
     """The button's line is a level whose handler masks it before it acknowledges."""
     wait = "while [ $(wc -c < /tmp/keys) -lt $size ]; do sleep 1; done; echo PRESSED $size."
-    watch = f"cat /dev/input/event0 > /tmp/keys & sleep 1; echo WATCHING; for size in 96 192; do {wait}; done"
+    watch = f"cat /dev/input/event0 > /tmp/keys & sleep 1; echo WATCHING; for size in 96 192 288; do {wait}; done"
     with start(debian_amd64, f'instar.run="{watch}" instar.poweroff', *SPLIT) as vm:
         vm.console.wait(b"WATCHING")
         vm.qmp.command("system_powerdown")
         vm.console.wait(b"PRESSED 96.")  # four events: the key goes down and up, each with its end
-        vm.update()
         vm.qmp.command("system_powerdown")
         vm.console.wait(b"PRESSED 192.")
+        vm.update()
+        vm.qmp.command("system_powerdown")
+        vm.console.wait(b"PRESSED 288.")
         assert vm.wait_exit() == 0
 
 
