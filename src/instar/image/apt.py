@@ -29,6 +29,9 @@ PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.\-]{1,127}")
 MIRROR_URI = re.compile(
     r"(?:https?|file):/[!-Z^-~]*/debian/?"
 )  # no space, no bracket: it goes into a list file
+OUT_OF_STEP = re.compile(r"Mirror sync in progress|Hash Sum mismatch")
+# Mirrors and caches before them have files of their own under each of these; the release file says which it is.
+OTHER_NAMES = {"trixie": "stable", "bookworm": "oldstable"}
 # What the system's configuration may not turn off.
 STRICT = (
     "Acquire::AllowInsecureRepositories=false",
@@ -166,18 +169,43 @@ class PrivateApt:
         _write(os.path.join(self._folder, "status"), "")
         failure: HostError | None = None
         for mirror in candidates:
-            options = f"signed-by={KEYRING} target=Packages"
-            _write(
-                os.path.join(self._folder, "sources.list"),
-                f"deb [{options}] {mirror} {suite} main\n",
-            )
             try:
-                self._fetch(["apt-get", "update"], f"package lists of Debian {suite}")
+                self._update(suite, mirror)
             except HostError as exc:
                 failure = exc
             else:
                 return mirror
+            if OUT_OF_STEP.search(str(failure)) and self._update_by_other_name(suite, mirror):
+                return mirror
         raise failure or HostError("there is no Debian mirror to try; nothing was fetched")
+
+    def _update(self, name: str, mirror: str) -> None:
+        options = f"signed-by={KEYRING} target=Packages"
+        _write(
+            os.path.join(self._folder, "sources.list"), f"deb [{options}] {mirror} {name} main\n"
+        )
+        self._fetch(["apt-get", "update"], f"package lists of Debian {name}")
+
+    def _update_by_other_name(self, suite: str, mirror: str) -> bool:
+        """Try the lists that a mirror in the middle of a change has under another name of the suite."""
+        name = OTHER_NAMES.get(suite, "")
+        if not name:
+            return False
+        try:
+            self._update(name, mirror)
+        except HostError:
+            return False  # what went wrong with the suite's own name is the better reason
+        return self._codename(name) == suite
+
+    def _codename(self, name: str) -> str:
+        """Return whose lists are here under this name, as the signed release file says."""
+        lists = os.path.join(self._folder, "lists")
+        for file in os.listdir(lists):
+            if file.endswith(f"_dists_{name}_InRelease"):
+                with open(os.path.join(lists, file), encoding="utf-8", errors="replace") as stream:
+                    found = re.search(r"^Codename: (\S+)$", stream.read(), re.MULTILINE)
+                return found[1] if found else ""
+        return ""
 
     def depends(self, package: str) -> list[str]:
         """Return the names that ``package`` depends on, in apt's order.
@@ -328,9 +356,8 @@ def _environment() -> dict[str, str]:
 def _refusal(words: list[str], status: int, said: str) -> HostError:
     """Return the error that quotes apt's own last reason."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    reasons = [
-        line for line in lines if line.startswith(("E:", "Err:", "dpkg-deb: error"))
-    ] or lines
+    reasons = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))]
+    reasons += [line for line in lines if line.startswith("Err:")] or lines
     reason = reasons[0] if reasons else "it gave no reason"
     return HostError(f"{' '.join(words[:2])} failed (status {status}): {reason[:300]}")
 

@@ -91,3 +91,42 @@ def test_tools_without_apt_name_the_program_and_its_package(monkeypatch):
     monkeypatch.setattr(apt.shutil, "which", lambda _name: None)
     with pytest.raises(ConfigError, match="'apt-get' is not on this machine"):
         apt.tools()
+
+
+SYNC = HostError("E: Failed to fetch it  File has unexpected size. Mirror sync in progress?")
+
+
+class Apt(apt.PrivateApt):
+    """apt whose answers are given: an error, or the codename in the release file that came."""
+
+    def __init__(self, folder, **answers) -> None:
+        super().__init__(str(folder), "riscv64", lambda _phase, _percent: None)
+        self.folder, self.answers, self.asked = folder, answers, []
+
+    def _fetch(self, words, what, **_more) -> None:
+        name = what.split()[-1]
+        self.asked.append(name)
+        if isinstance(self.answers[name], HostError):
+            raise self.answers[name]
+        release = self.folder / "lists" / f"mirror_debian_dists_{name}_InRelease"
+        release.write_text(f"Suite: {name}\nCodename: {self.answers[name]}\n")
+
+
+def test_update_from_a_mirror_out_of_step_takes_the_suite_by_its_other_name(tmp_path):
+    source = Apt(tmp_path, trixie=SYNC, stable="trixie")
+    assert source.update("trixie", ["http://a/debian"]) == "http://a/debian"
+    assert source.asked == ["trixie", "stable"]
+
+
+@pytest.mark.parametrize("other", ["forky", HostError("no such file")])
+def test_update_where_the_other_name_is_no_help_says_what_was_wrong_first(tmp_path, other):
+    source = Apt(tmp_path, trixie=SYNC, stable=other)
+    with pytest.raises(HostError, match="Mirror sync in progress"):
+        source.update("trixie", ["http://a/debian"])
+
+
+def test_update_that_fails_otherwise_tries_no_other_name(tmp_path):
+    source = Apt(tmp_path, trixie=HostError("E: cannot be resolved"))
+    with pytest.raises(HostError, match="cannot be resolved"):
+        source.update("trixie", ["http://a/debian", "http://b/debian"])
+    assert source.asked == ["trixie", "trixie"]
