@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MAX_DEPTH: Final = 24  # nested states; a deeper one is an attack on the stack
 MAX_VALUES: Final = 1 << 22  # values in one encoding; each costs the reader some 60 bytes
 _UINT, _NEGATIVE, _BYTES, _TEXT, _LIST, _DICT, _SIMPLE = 0, 1, 2, 3, 4, 5, 7
+_WIDE: Final = 24  # numbers from here on follow the initial byte, in 1, 2, 4 or 8 bytes
+_WIDEST: Final = 27
+_SHORT_TEXT: Final = _TEXT << 5
 _HEAD_8: Final = Struct(">BB")
 _HEAD_16: Final = Struct(">BH")
 _HEAD_32: Final = Struct(">BI")
@@ -74,17 +77,17 @@ def _head(major: int, number: int, out: bytearray) -> None:
 def _encode(value: object, out: bytearray, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
-    if value is None or value is True or value is False:
+    if isinstance(value, str):
+        text = value.encode()
+        _head(_TEXT, len(text), out)
+        out += text
+    elif value is None or value is True or value is False:
         out.append(_SIMPLE << 5 | {False: 20, True: 21, None: 22}[value])
     elif isinstance(value, int):
         _encode_int(value, out)
     elif isinstance(value, bytes):
         _head(_BYTES, len(value), out)
         out += value
-    elif isinstance(value, str):
-        text = value.encode()
-        _head(_TEXT, len(text), out)
-        out += text
     else:
         _encode_container(value, out, depth)
 
@@ -113,17 +116,25 @@ def _encode_container(value: object, out: bytearray, depth: int) -> None:
         for key, item in pairs.items():
             if not isinstance(key, str):
                 raise TypeError(f"key {key!r} is not a str")
-            _encode(key, out, depth + 1)
-            _encode(item, out, depth + 1)
+            text = key.encode()
+            _head(_TEXT, len(text), out)
+            out += text
+            if type(item) is int and 0 <= item < 24:
+                out.append(item)
+            else:
+                _encode(item, out, depth + 1)
     else:
         raise TypeError(f"a {type(value).__name__} cannot be encoded")
 
 
 class _Decoder:
-    __slots__ = ("at", "count", "data", "what")
+    """Reads one encoding; what is short, as most of a state is, with as few calls as can be: the guest waits."""
+
+    __slots__ = ("at", "count", "data", "end", "what")
 
     def __init__(self, data: bytes, what: str) -> None:
         self.data = data
+        self.end = len(data)
         self.what = what
         self.at = 0
         self.count = 0
@@ -137,39 +148,49 @@ class _Decoder:
             raise self.corrupt(f"nested deeper than {MAX_DEPTH}")
         if self.count > MAX_VALUES:
             raise self.corrupt(f"more than {MAX_VALUES} values")
-        major, number = self._read_head()
-        if major == _UINT:
-            return number
-        if major == _NEGATIVE:
-            if number >> 63:
-                raise self.corrupt("integer below -2**63")
-            return -1 - number
-        if major == _SIMPLE and number in _SIMPLE_VALUES:
-            return _SIMPLE_VALUES[number]
-        return self._composite(major, number, depth)
+        if self.at >= self.end:
+            raise self._torn(1)
+        first = self.data[self.at]
+        self.at += 1
+        if first < _WIDE:
+            return first
+        if first & 31 < _WIDE:
+            return self._composite(first >> 5, first & 31, depth)
+        number = self._number(first)
+        return number if first <= _UINT_64 else self._composite(first >> 5, number, depth)
+
+    def _number(self, first: int) -> int:
+        """Return the number that follows an initial byte."""
+        if first & 31 > _WIDEST or first >> 5 == _SIMPLE:
+            raise self.corrupt(f"initial byte {first:#04x} is not one of ours")
+        return int.from_bytes(self._take(1 << (first & 31) - _WIDE), "big")
 
     def _composite(self, major: int, number: int, depth: int) -> object:
-        if major == _BYTES:
-            return self._take(number)
         if major == _TEXT:
             return self._text(number)
-        if major in (_LIST, _DICT) and number > len(self.data) - self.at:
-            raise self.corrupt(f"{number} items announced, {len(self.data) - self.at} bytes left")
-        if major == _LIST:
-            return self._items(number, depth + 1)
-        if major == _DICT:
-            return self._pairs(number, depth)
-        raise self.corrupt(f"type {major} with {number} is not one of ours")
+        if major in (_LIST, _DICT):
+            if number > self.end - self.at:
+                raise self.corrupt(f"{number} items announced, {self.end - self.at} bytes left")
+            return self._items(number, depth + 1) if major == _LIST else self._pairs(number, depth)
+        if major == _BYTES:
+            return self._take(number)
+        if major == _SIMPLE and number in _SIMPLE_VALUES:
+            return _SIMPLE_VALUES[number]
+        if major != _NEGATIVE:
+            raise self.corrupt(f"type {major} with {number} is not one of ours")
+        if number >> 63:
+            raise self.corrupt("integer below -2**63")
+        return -1 - number
 
     def _items(self, number: int, depth: int) -> list[object]:
         if number > MAX_VALUES - self.count:
             raise self.corrupt(f"more than {MAX_VALUES} values")
         found: list[object] = []
-        data, end = self.data, len(self.data)
+        data, end = self.data, self.end
         for _ in range(number):
             first = data[self.at] if self.at < end else 0xFF
             if (
-                first < 24
+                first < _WIDE
             ):  # the short way for lists of registers, nearly all of which are 0 or wide
                 found.append(first)
                 self.at += 1
@@ -183,33 +204,40 @@ class _Decoder:
         return found
 
     def _pairs(self, number: int, depth: int) -> dict[str, object]:
+        if 2 * number > MAX_VALUES - self.count:
+            raise self.corrupt(f"more than {MAX_VALUES} values")
         found: dict[str, object] = {}
+        data, end = self.data, self.end
         for _ in range(number):
-            key = self.value(depth + 1)
+            at = self.at
+            size = data[at] - _SHORT_TEXT if at < end else -1
+            if 0 <= size < _WIDE:  # as the name of every field is
+                self.at = at + 1
+                self.count += 1
+                key: object = self._text(size)
+            else:
+                key = self.value(depth + 1)
             if not isinstance(key, str) or key in found:
                 raise self.corrupt("key is doubled or not a text")
             found[key] = self.value(depth + 1)
         return found
 
-    def _read_head(self) -> tuple[int, int]:
-        first = self._take(1)[0]
-        major, low = first >> 5, first & 31
-        if low < 24:
-            return major, low
-        if low > 27 or major == _SIMPLE:
-            raise self.corrupt(f"initial byte {first:#04x} is not one of ours")
-        return major, int.from_bytes(self._take(1 << (low - 24)), "big")
+    def _torn(self, size: int) -> StateCorruptError:
+        return self.corrupt(f"torn: {size} bytes announced, {self.end - self.at} left")
 
     def _take(self, size: int) -> bytes:
-        end = self.at + size
-        if end > len(self.data):
-            raise self.corrupt(f"torn: {size} bytes announced, {len(self.data) - self.at} left")
-        taken = self.data[self.at : end]
-        self.at = end
-        return taken
+        at = self.at
+        if size > self.end - at:
+            raise self._torn(size)
+        self.at = at + size
+        return self.data[at : at + size]
 
     def _text(self, size: int) -> str:
+        at = self.at
+        if size > self.end - at:
+            raise self._torn(size)
+        self.at = at + size
         try:
-            return self._take(size).decode()
+            return self.data[at : at + size].decode()
         except UnicodeDecodeError:
             raise self.corrupt("text is not UTF-8") from None

@@ -436,26 +436,33 @@ def _load(cls: type[S], version: object, source: object, path: str, context: Con
     record = dict(_record_of(path, source))  # steps get a copy: the caller's stays whole
     apart = dict(_apart(record, path))
     _check_names(cls, at, record, path)
+    if at < cls.state_version:
+        record = _brought_up(cls, at, record, path)
+        apart = {**_apart(record, path), **apart}  # a step may make a field optional
+        _check_names(cls, cls.state_version, record, path)
+    for name in [name for name in apart if name in cls.state_fields]:
+        if not cls.state_fields[name].optional and cls.state_fields[name].since <= at:
+            raise StateInvalidError(f"{path}.{name}: is twice in the record")
+        record[name] = apart.pop(name)  # what the writer knew is better than what a step makes up
+    made = cls.__new__(cls)  # the names are checked: what __init__ would find out is known
+    for name, field in cls.state_fields.items():
+        found = name in record
+        value = field.load(f"{path}.{name}", record[name], context) if found else field.reset()
+        setattr(made, name, value)
+    made.state_kept = apart
+    made.check()
+    return made
+
+
+def _brought_up(cls: type[State], at: int, record: Record, path: str) -> Record:
+    """Return ``record`` of version ``at`` in the current version."""
     for v in range(at, cls.state_version):
         try:
             record = cls.state_ups[v](record)
         except Exception as exc:
             why = f"record of v{v} cannot be brought to v{v + 1} ({type(exc).__name__})"
             raise StateInvalidError(f"{path}: {why}", path) from exc
-    apart = {**_apart(record, path), **apart}  # a step may make a field optional
-    _check_names(cls, cls.state_version, record, path)
-    for name in [name for name in apart if name in cls.state_fields]:
-        if not cls.state_fields[name].optional and cls.state_fields[name].since <= at:
-            raise StateInvalidError(f"{path}.{name}: is twice in the record")
-        record[name] = apart.pop(name)  # what the writer knew is better than what a step makes up
-    values = {
-        name: cls.state_fields[name].load(f"{path}.{name}", value, context)
-        for name, value in record.items()
-    }
-    made = cls(**values)
-    made.state_kept = apart
-    made.check()
-    return made
+    return record
 
 
 def _record_of(path: str, value: object) -> Record:
