@@ -232,11 +232,11 @@ class Vm:
     def children(self) -> list[int]:
         """The process's children, when the memory of the program before is gone; of a wrapper that is the program."""
         deadline = time.monotonic() + PATIENCE
-        while KEEPER in map(name_of, found := self._children_now()):
+        while KEEPER in (found := {pid: name_of(pid) for pid in self._children_now()}).values():
             if time.monotonic() > deadline:
                 raise GoneError("the memory of the program before is still held")
             time.sleep(0.005)
-        return found
+        return [pid for pid, name in found.items() if name]  # others ended while we looked
 
     def _children_now(self) -> list[int]:
         try:
