@@ -253,7 +253,7 @@ def goals(series: Series) -> list[str]:
 
 def _judged(name: str, value: float, limit: float, unit: str) -> str:
     kept = "yes" if value <= limit else "no"
-    return f"goal, {name}: {value:.2f}, at most {limit} {unit}: {kept}"
+    return f"goal, {name}: {value:.3g}, at most {limit} {unit}: {kept}"
 
 
 def document(series: Series) -> dict[str, Any]:
