@@ -253,7 +253,9 @@ def goals(series: Series) -> list[str]:
 
 def _judged(name: str, value: float, limit: float, unit: str) -> str:
     kept = "yes" if value <= limit else "no"
-    return f"goal, {name}: {value:.3g}, at most {limit} {unit}: {kept}"
+    # A hundredth is half of some limits.
+    shown = f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+    return f"goal, {name}: {shown}, at most {limit} {unit}: {kept}"
 
 
 def document(series: Series) -> dict[str, Any]:
