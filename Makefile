@@ -28,7 +28,7 @@ test: venv build  ## everything that CI runs
 	$(MAKE) --no-print-directory -j2 $(if $(MAKE_TERMOUT),,-Otarget) test-still test-lab
 	$(PYTEST) $(LIVELY)
 
-test-still: lint types  # what does not care how busy the host is, beside the lab, which does not either
+test-still: build lint types  # what does not care how busy the host is, beside the lab, which does not either
 	$(PYTEST) tests --ignore=tests/kvm $(LIVELY:%=--ignore=%)
 test-lab: venv build
 	tools/lab/run --optional --limit 900 tests/kvm -m "not long" -v

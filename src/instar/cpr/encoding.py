@@ -119,10 +119,7 @@ def _encode_container(value: object, out: bytearray, depth: int) -> None:
             text = key.encode()
             _head(_TEXT, len(text), out)
             out += text
-            if type(item) is int and 0 <= item < 24:
-                out.append(item)
-            else:
-                _encode(item, out, depth + 1)
+            _encode(item, out, depth + 1)
     else:
         raise TypeError(f"a {type(value).__name__} cannot be encoded")
 
@@ -207,10 +204,9 @@ class _Decoder:
         if 2 * number > MAX_VALUES - self.count:
             raise self.corrupt(f"more than {MAX_VALUES} values")
         found: dict[str, object] = {}
-        data, end = self.data, self.end
         for _ in range(number):
             at = self.at
-            size = data[at] - _SHORT_TEXT if at < end else -1
+            size = self.data[at] - _SHORT_TEXT if at < self.end else -1
             if 0 <= size < _WIDE:  # as the name of every field is
                 self.at = at + 1
                 self.count += 1

@@ -350,16 +350,17 @@ def optional_layout(cls: type[State]) -> dict[str, str]:
 
 def inner(cls: type[State], version: int) -> Mapping[str, type[State]]:
     """Return all state classes inside ``cls`` as of ``version``, at any depth, by name; nobody may change it."""
-    found = _inner.get((cls, version))
-    if found is not None:
-        return found
-    found = _inner[cls, version] = {}
+    known = _inner.get((cls, version))
+    if known is not None:
+        return known
+    found: dict[str, type[State]] = {}
     waiting = [field for field in cls.state_fields.values() if field.since <= version]
     while waiting:
         field = waiting.pop()
         if isinstance(field, _Sub | _Subs) and field.cls.state_name not in found:
             found[field.cls.state_name] = field.cls
             waiting += field.cls.state_fields.values()
+    _inner[cls, version] = found  # whole: other threads ask, too
     return found
 
 
